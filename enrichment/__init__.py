@@ -1,0 +1,1 @@
+"""enrichment looks up: signals about users, items and the moment, from outside stores."""

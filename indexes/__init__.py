@@ -1,0 +1,1 @@
+"""indexes finds: embedding endpoints, catalogs, builds and vector search."""

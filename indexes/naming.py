@@ -1,0 +1,25 @@
+"""Names of physical indexes and keys. Imports nothing, so that every layer may use it.
+
+The rules come from what both search engines accept everywhere: index and field
+names of ``[A-Za-z0-9_]``, and no hash tag in a key prefix.
+"""
+
+VECTOR_FIELD = "rp_vector"
+DISTANCE_ALIAS = "rp_distance"
+# Catalog fields may not start with it: the platform's own hash fields do.
+RESERVED_PREFIX = "rp_"
+
+
+def build_label(slug: str, number: int) -> str:
+    """Return the name people and API answers use for a build: ``products-v3``."""
+    return f"{slug}-v{number}"
+
+
+def index_name(namespace: str, slug: str, number: int) -> str:
+    """Return the name given to FT.CREATE: ``rp_products_v3``."""
+    return f"{namespace}_{slug}_v{number}".replace("-", "_")
+
+
+def key_prefix(namespace: str, slug: str, number: int) -> str:
+    """Return what every item key of the build starts with: ``rp:products:v3:``."""
+    return f"{namespace}:{slug}:v{number}:"

@@ -1,0 +1,94 @@
+"""Frozen specs of endpoints, catalogs and indexes: what a build is made from, and what serving reads.
+
+They are values without I/O: stored as JSON on a build, sent to web processes
+in the serving snapshot, and the only place that knows the legal types and bounds.
+"""
+
+import hashlib
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class FieldType(StrEnum):
+    TAG = "tag"
+    NUMERIC = "numeric"
+    TEXT = "text"
+    STORED = "stored"
+
+
+class Spec(BaseModel):
+    """A frozen value that survives a trip through JSON."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class EndpointSpec(Spec):
+    """How to turn text into vectors at one SageMaker endpoint."""
+
+    slug: str
+    endpoint_name: str
+    region: str = ""
+    dimension: int = Field(ge=1, le=32768)
+    request_key: str = "inputs"
+    request_extra: dict[str, Any] = {}
+    response_key: str = ""
+    timeout_ms: int = 2000
+    max_batch: int = 32
+    normalize: bool = True
+    query_prefix: str = ""
+    passage_prefix: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """Return a digest of everything that decides which vector a text gets."""
+        parts = self.model_dump(exclude={"slug", "timeout_ms", "max_batch"})
+        return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()[:16]
+
+
+class CatalogSpec(Spec):
+    """Where items are read from and how a row becomes an item."""
+
+    uri: str
+    format: Literal["auto", "jsonl", "csv", "parquet"] = "auto"
+    id_field: str = "id"
+    text_template: str
+
+
+class FieldSpec(Spec):
+    """One item field: its type in the index and where a row holds it."""
+
+    name: str
+    type: FieldType
+    source: str
+    separator: str = "|"
+    multiple: bool = False
+    returned: bool = True
+
+
+class IndexSpec(Spec):
+    """Everything a build is made from, frozen when the build starts."""
+
+    slug: str
+    endpoint: EndpointSpec
+    catalog: CatalogSpec
+    metric: Literal["COSINE", "L2", "IP"] = "COSINE"
+    algorithm: Literal["HNSW", "FLAT"] = "HNSW"
+    m: int = Field(16, ge=2, le=512)
+    ef_construction: int = Field(200, ge=1, le=4096)
+    ef_runtime: int = Field(100, ge=1, le=4096)
+    fields: tuple[FieldSpec, ...] = ()
+
+    def field(self, name: str) -> FieldSpec | None:
+        """Return the field of that name, or None."""
+        return next((field for field in self.fields if field.name == name), None)
+
+
+class LiveIndex(Spec):
+    """A build that can be searched: its physical names and the spec it was made from."""
+
+    label: str
+    index_name: str
+    key_prefix: str
+    spec: IndexSpec

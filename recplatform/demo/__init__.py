@@ -1,0 +1,1 @@
+"""The demo content: a seeded catalog, users, endpoints, indexes and surfaces."""

@@ -1,0 +1,1 @@
+"""surfaces decides and answers: configuration, publishing, the pipeline and its API."""
