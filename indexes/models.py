@@ -12,7 +12,10 @@ from django.core.validators import MaxValueValidator, MinValueValidator, RegexVa
 from django.db import models
 
 from indexes.naming import RESERVED_PREFIX, build_label
-from indexes.schema import CatalogSpec, EndpointSpec, FieldSpec, FieldType, IndexSpec
+from indexes.schema import CatalogSpec, EndpointSpec, FieldSpec, FieldType, IndexSpec, LiveIndex
+
+# Between the values of a tag that has only one: no catalog value holds it, so none is split.
+UNIT_SEPARATOR = "\x1f"
 
 field_name_validator = RegexValidator(
     r"^[A-Za-z][A-Za-z0-9_]*$",
@@ -154,9 +157,10 @@ class IndexDefinition(models.Model):
         validators=between(1, 4096),
         help_text="Care taken while searching.",
     )
+    # RESTRICT, not PROTECT: a live build cannot be deleted alone, but goes with its definition.
     live_build = models.ForeignKey(
         "IndexBuild",
-        on_delete=models.PROTECT,
+        on_delete=models.RESTRICT,
         null=True,
         blank=True,
         editable=False,
@@ -229,7 +233,7 @@ class IndexField(models.Model):
             name=self.name,
             type=FieldType(self.type),
             source=self.source_path or self.name,
-            separator=self.separator,
+            separator=self.separator if self.multiple else UNIT_SEPARATOR,
             multiple=self.multiple,
             returned=self.returned,
         )
@@ -268,15 +272,26 @@ class IndexBuild(models.Model):
     rejected = models.PositiveBigIntegerField(default=0)
     indexed = models.PositiveBigIntegerField(default=0)
     error = models.TextField(blank=True)
+    notice = models.CharField(max_length=300, blank=True)
+    setbacks = models.PositiveIntegerField(
+        default=0, help_text="Temporary failures in a row; a finished shard sets it back to 0."
+    )
     lease_until = models.DateTimeField(null=True, blank=True, editable=False)
+    heartbeat_at = models.DateTimeField(null=True, blank=True, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     started_at = models.DateTimeField(null=True, blank=True)
+    loading_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["-created_at"]
         constraints = [
-            models.UniqueConstraint(fields=["definition", "number"], name="one_build_per_number")
+            models.UniqueConstraint(fields=["definition", "number"], name="one_build_per_number"),
+            models.UniqueConstraint(
+                fields=["definition"],
+                condition=models.Q(status__in=["pending", "creating", "loading", "indexing"]),
+                name="one_running_build",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -286,6 +301,23 @@ class IndexBuild(models.Model):
     def label(self) -> str:
         """Return the name that people and API answers use, such as ``products-v3``."""
         return build_label(self.spec["slug"], self.number)
+
+    @property
+    def is_running(self) -> bool:
+        return self.status in self.RUNNING
+
+    def to_spec(self) -> IndexSpec:
+        """Return the spec that was frozen when the build started."""
+        return IndexSpec.model_validate(self.spec)
+
+    def to_live(self) -> LiveIndex:
+        """Return the value that searches run on: physical names and the frozen spec."""
+        return LiveIndex(
+            label=self.label,
+            index_name=self.index_name,
+            key_prefix=self.key_prefix,
+            spec=self.to_spec(),
+        )
 
 
 class RejectedRow(models.Model):
