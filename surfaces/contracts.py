@@ -73,13 +73,27 @@ class Fallback(BaseModel):
     age_s: float | None = None
 
 
+class Span(BaseModel):
+    """One stage of a run: when it started after the request, and how long it took."""
+
+    stage: str
+    start_ms: float
+    ms: float
+    reason: str = ""
+
+
 class Debug(BaseModel):
-    """What engineers want to see of one run; only with ``explain``."""
+    """What engineers want to see of one run; only with ``explain``.
+
+    ``retrieval`` says where the candidates came from: ``query``, ``items``,
+    ``query+items``, ``signal``, ``default_query`` or ``browse``.
+    """
 
     search: str | None = None
     retrieval: str | None = None
     candidates: int = 0
     signals: dict[str, Any] = {}
+    spans: list[Span] = []
 
 
 class RecommendResponse(BaseModel):

@@ -14,6 +14,10 @@ from enrichment.spec import SourceSpec
 from indexes.schema import LiveIndex
 
 
+# Bounded so that no sum of terms can leave the range of a float.
+MAX_WEIGHT = 1_000_000.0
+
+
 class Operator(StrEnum):
     ANY_OF = "any_of"
     NONE_OF = "none_of"

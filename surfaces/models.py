@@ -14,7 +14,14 @@ from django.db import models
 
 from enrichment.models import EnrichmentSource
 from indexes.models import IndexDefinition, slug_validator
-from surfaces.document import FallbackMode, Operator, TermKind, ValueFrom, WhenMissing
+from surfaces.document import (
+    MAX_WEIGHT,
+    FallbackMode,
+    Operator,
+    TermKind,
+    ValueFrom,
+    WhenMissing,
+)
 
 
 def between(low: int, high: int) -> list[MinValueValidator | MaxValueValidator]:
@@ -58,7 +65,11 @@ class RerankTerm(models.Model):
         help_text="Item field to weigh, or whose value the signal's map is looked up by. "
         "Empty for a signal: looked up by item id.",
     )
-    weight = models.FloatField(default=1.0, help_text="Negative to bury.")
+    weight = models.FloatField(
+        default=1.0,
+        validators=[MinValueValidator(-MAX_WEIGHT), MaxValueValidator(MAX_WEIGHT)],
+        help_text="Negative to bury.",
+    )
     position = models.PositiveIntegerField(default=0)
 
     class Meta:
@@ -134,7 +145,9 @@ class Surface(models.Model):
     )
     live_revision = models.ForeignKey(
         "SurfaceRevision",
-        on_delete=models.PROTECT,
+        # Not PROTECT: that would keep a published surface from ever being deleted
+        # together with its own revisions.
+        on_delete=models.RESTRICT,
         null=True,
         blank=True,
         editable=False,
@@ -232,6 +245,9 @@ class ApiKey(models.Model):
     prefix = models.CharField(max_length=12, editable=False)
     digest = models.CharField(max_length=64, unique=True, editable=False)
     surfaces = models.ManyToManyField(Surface, blank=True, help_text="Empty: every surface.")
+    # Set as soon as a surface is chosen: a key that loses its last surface, because
+    # that surface was deleted, must not become a key to every surface.
+    scoped = models.BooleanField(default=False, editable=False)
     created_at = models.DateTimeField(auto_now_add=True)
     revoked_at = models.DateTimeField(null=True, blank=True, editable=False)
 
@@ -243,7 +259,10 @@ class ApiKey(models.Model):
 
 
 class ServingState(models.Model):
-    """The version of all that is published; one row, raised in the transaction of each change."""
+    """The version of all that is published; one row, raised in the transaction of each change.
+
+    ``surfaces.snapshot`` is its only writer and says how versions are made.
+    """
 
     version = models.PositiveBigIntegerField(default=0)
 
