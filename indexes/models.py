@@ -267,6 +267,9 @@ class IndexBuild(models.Model):
         default=0, help_text="Rows of the source that are done."
     )
     total_rows = models.PositiveBigIntegerField(null=True, blank=True)
+    catalog_version = models.CharField(
+        max_length=200, blank=True, help_text="What the source was when the build began."
+    )
     written = models.PositiveBigIntegerField(default=0)
     embedded = models.PositiveBigIntegerField(default=0)
     rejected = models.PositiveBigIntegerField(default=0)
@@ -282,6 +285,9 @@ class IndexBuild(models.Model):
     started_at = models.DateTimeField(null=True, blank=True)
     loading_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
+    removed_at = models.DateTimeField(
+        null=True, blank=True, help_text="When its index and items were taken out of the engine."
+    )
 
     class Meta:
         ordering = ["-created_at"]

@@ -1,0 +1,31 @@
+"""Celery entry points: an id in, a call to ``indexes.builds``, nothing else."""
+
+from celery import shared_task
+
+from indexes import builds
+
+
+@shared_task
+def run_build(build_id: int) -> None:
+    """Do one turn of a build and hand over to the next message, so that builds share the workers."""
+    wait = builds.run(build_id)
+    if wait is not None:
+        run_build.apply_async((build_id,), countdown=wait)
+
+
+@shared_task
+def resume_stalled_builds() -> list[str]:
+    """Start what a killed worker or a lost message left behind."""
+    return builds.resume_stalled()
+
+
+@shared_task
+def retire_build(build_id: int) -> None:
+    """Take a failed or retired build out of the engine."""
+    builds.remove(build_id)
+
+
+@shared_task
+def remove_orphan(index_name: str, key_prefix: str) -> None:
+    """Take an index out of the engine whose build row is deleted."""
+    builds.remove_orphan(index_name, key_prefix)
