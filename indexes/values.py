@@ -1,0 +1,185 @@
+"""How a value is written into an item's hash, read back, and compared: the one place for all types.
+
+Loading encodes with it, search decodes with it and filters compare with it, so
+that a value means the same on the way in, in a filter and on the way out.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import sys
+from collections.abc import Collection
+from datetime import UTC, date, datetime
+from typing import Any, Final, TypeGuard
+
+import orjson
+
+from indexes.schema import FieldSpec, FieldType
+
+# A tag field of one value still needs a separator at FT.CREATE. This one cannot
+# stand in a value, so that "AT|T" stays whole.
+SINGLE_VALUE_SEPARATOR: Final = "\x1f"
+# A stored value that starts with it is JSON; any other is the string itself.
+_JSON_MARK: Final = b"\x00"
+_CONTROLS: Final = re.compile(r"[\x00-\x08\x0e-\x1f\x7f]")
+# What both engines take for the end of a word. "_" is a letter to them.
+_WORD_BREAKS: Final = re.compile(r"[\s\x00-\x1f\x7f!-/:-@\[-^`{-~]+")
+# Whitespace as the engines know it, when they trim a tag.
+_ASCII_WHITESPACE: Final = " \t\n\v\f\r"
+
+
+def tag_text(value: object) -> str:
+    """Return the text of one tag value: trimmed, ``true``/``false``, ``5`` for 5.0."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str | int | float):
+        return str(value).strip(_ASCII_WHITESPACE)
+    raise ValueError(f"a tag is a text, a number or true/false, not {_kind(value)}")
+
+
+def has_controls(text: str) -> bool:
+    """Tell whether the text holds control characters, which a search would silently drop."""
+    return _CONTROLS.search(text) is not None
+
+
+def as_number(value: object) -> float | int:
+    """Return a finite number from a number, a numeric text, true/false or an ISO date (epoch seconds)."""
+    if isinstance(value, bool):
+        return int(value)
+    if isinstance(value, datetime | date):
+        return _epoch(value)
+    if isinstance(value, str):
+        return _number_in(value)
+    if not isinstance(value, int | float):
+        raise ValueError(f"a number is expected, not {_kind(value)}")
+    # Also refuses NaN, and integers that no double can hold.
+    if not abs(value) <= sys.float_info.max:
+        raise ValueError("the number is not finite")
+    return value
+
+
+def words(text: str) -> list[str]:
+    """Split a text into the lower-case words that the engines index."""
+    return [word for word in _WORD_BREAKS.split(text.lower()) if word.strip("_")]
+
+
+def encode(field: FieldSpec, value: object) -> bytes | None:
+    """Return the bytes that a hash holds for a row's value, None to leave the field out.
+
+    Raises ValueError with a reason that completes "field x: …".
+    """
+    if value is None:
+        return None
+    match field.type:
+        case FieldType.NUMERIC:
+            return None if value == "" else _number_text(as_number(value)).encode()
+        case FieldType.TAG:
+            text = _CONTROLS.sub("", _tags(field, value))
+        case FieldType.TEXT:
+            text = " ".join(_text(part) for part in value) if _is_list(value) else _text(value)
+        case FieldType.STORED:
+            return _stored(value)
+    return _utf8(text) or None
+
+
+def decode(field: FieldSpec, raw: bytes) -> Any:
+    """Return what an answer shows for the bytes of a hash."""
+    if field.type is FieldType.STORED and raw.startswith(_JSON_MARK):
+        return orjson.loads(raw[len(_JSON_MARK) :])
+    text = raw.decode("utf-8", "replace")
+    if field.type is FieldType.NUMERIC:
+        try:
+            number = float(text)
+        except ValueError:
+            return text
+        return int(number) if number.is_integer() else number
+    if field.type is FieldType.TAG and field.multiple:
+        return split_tags(field, text)
+    return text
+
+
+def split_tags(field: FieldSpec, text: str) -> list[str]:
+    """Return the values of a tag field that may hold several."""
+    parts = (part.strip(_ASCII_WHITESPACE) for part in text.split(field.separator))
+    return [part for part in parts if part]
+
+
+def _tags(field: FieldSpec, value: object) -> str:
+    if not field.multiple:
+        if _is_list(value):
+            raise ValueError('it holds a list; mark the field as "several values"')
+        return tag_text(value)
+    if not _is_list(value):
+        return tag_text(value)
+    parts = [tag_text(part) for part in value if part is not None]
+    for part in parts:
+        if field.separator in part:
+            raise ValueError(f'the value "{part[:40]}" holds the separator "{field.separator}"')
+    return field.separator.join(parts)
+
+
+def _text(value: object) -> str:
+    if isinstance(value, str | int | float):
+        return str(value)
+    raise ValueError(f"a text is expected, not {_kind(value)}")
+
+
+def _stored(value: object) -> bytes:
+    if isinstance(value, str) and not value.startswith(_JSON_MARK.decode()):
+        return _utf8(value)
+    try:
+        return _JSON_MARK + orjson.dumps(value)
+    except TypeError as error:
+        raise ValueError(f"it cannot be stored as JSON: {error}") from error
+
+
+def _number_in(text: str) -> float | int:
+    stripped = text.strip()
+    try:
+        return int(stripped) if re.fullmatch(r"[+-]?\d{1,18}", stripped) else _finite(stripped)
+    except ValueError:
+        pass
+    try:
+        return _epoch(datetime.fromisoformat(stripped))
+    except ValueError:
+        raise ValueError(f'"{text[:40]}" is not a number') from None
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number) or "_" in text:
+        raise ValueError(text)
+    return number
+
+
+def _epoch(moment: date) -> float | int:
+    if not isinstance(moment, datetime):
+        moment = datetime(moment.year, moment.month, moment.day, tzinfo=UTC)
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    seconds = moment.timestamp()
+    return int(seconds) if seconds.is_integer() else seconds
+
+
+def _number_text(number: float) -> str:
+    return str(int(number)) if float(number).is_integer() else repr(number)
+
+
+def _utf8(text: str) -> bytes:
+    try:
+        return text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("the text is broken Unicode (half of a surrogate pair)") from None
+
+
+def _is_list(value: object) -> TypeGuard[Collection[object]]:
+    return isinstance(value, list | tuple | set | frozenset)
+
+
+def _kind(value: object) -> str:
+    return {dict: "an object", list: "a list", type(None): "null"}.get(
+        type(value), f"a {type(value).__name__}"
+    )
