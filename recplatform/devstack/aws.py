@@ -1,0 +1,81 @@
+"""DynamoDB and S3: one moto server. Its data lives in memory and is gone when it stops.
+
+Run as ``python -m recplatform.devstack.aws FD`` it serves on an inherited socket.
+"""
+
+import http.client
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+
+from recplatform.devstack.errors import ComponentMissing
+from recplatform.devstack.process import HOST, Children, listening_socket, wait_until
+
+# What boto3 sends, down to the service name in the signature, by which moto tells services apart.
+_SIGNED = "AWS4-HMAC-SHA256 Credential=dev/20260101/us-east-1/{}/aws4_request, SignedHeaders=host, Signature=0"
+_LIST_TABLES = {
+    "Authorization": _SIGNED.format("dynamodb"),
+    "Content-Type": "application/x-amz-json-1.0",
+    "X-Amz-Target": "DynamoDB_20120810.ListTables",
+}
+_LIST_BUCKETS = {"Authorization": _SIGNED.format("s3")}
+
+
+class Aws:
+    """A server for both stores; either variable that is set replaces its half."""
+
+    variables = ("AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_S3")
+
+    def __init__(self) -> None:
+        if find_spec("moto") is None:
+            raise ComponentMissing("DynamoDB and S3", "moto[server]", " and ".join(self.variables))
+
+    def start(self, children: Children) -> None:
+        with listening_socket() as listener:
+            self._port: int = listener.getsockname()[1]
+            self._child = children.spawn(
+                "aws",
+                [sys.executable, "-m", "recplatform.devstack.aws", str(listener.fileno())],
+                pass_fds=[listener.fileno()],
+            )
+
+    def wait(self) -> dict[str, str]:
+        wait_until(self._child, self._answers)
+        return dict.fromkeys(self.variables, f"http://{HOST}:{self._port}")
+
+    def _answers(self) -> bool:
+        # One real call each: moto loads a service at its first call, which takes a second.
+        return self._status("POST", _LIST_TABLES, b"{}") == 200 and (
+            self._status("GET", _LIST_BUCKETS) == 200
+        )
+
+    def _status(self, method: str, headers: dict[str, str], body: bytes | None = None) -> int:
+        connection = http.client.HTTPConnection(HOST, self._port, timeout=30)
+        try:
+            connection.request(method, "/", body=body, headers=headers)
+            return connection.getresponse().status
+        except (OSError, http.client.HTTPException):
+            return 0
+        finally:
+            connection.close()
+
+
+def serve(fd: int) -> None:
+    """Serve on the socket until the process is ended."""
+    application = import_module("moto.moto_server.werkzeug_app")
+    serving = import_module("werkzeug.serving")
+    server = serving.make_server(
+        HOST,
+        0,
+        application.DomainDispatcherApplication(application.create_backend_app),
+        threaded=True,
+        request_handler=application.MotoRequestHandler,
+        fd=fd,
+    )
+    # A line for each request would fill the disk under load.
+    server.RequestHandlerClass.log_request = lambda *_: None
+    server.serve_forever()
+
+
+if __name__ == "__main__":
+    serve(int(sys.argv[1]))

@@ -1,0 +1,151 @@
+"""The stack under the tests, and the fixtures that every package shares."""
+
+import itertools
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import django
+import pytest
+
+from recplatform.devstack.errors import StackProblem
+from recplatform.devstack.model_server import DEFAULT_ENDPOINT_NAME
+from recplatform.devstack.stack import Stack, remove_abandoned, running
+
+ROOT = Path(__file__).resolve().parent.parent
+STACKS = ROOT / ".local" / "test"
+
+_exit = pytest.StashKey[ExitStack]()
+_numbers = itertools.count(1)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure(config: pytest.Config) -> None:
+    """Start the stack before Django reads its settings; workers inherit the environment."""
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+    if hasattr(config, "workerinput"):
+        django.setup()
+        return
+    run = os.environ["RECPLATFORM_TEST_RUN"] = secrets.token_hex(3)
+    option = config.option
+    if not (option.help or option.collectonly or option.markexpr == "unit"):
+        _start_stack(config, run)
+    if not getattr(option, "numprocesses", None):
+        django.setup()
+
+
+def _start_stack(config: pytest.Config, run: str) -> None:
+    config.stash[_exit] = ExitStack()
+    remove_abandoned(STACKS)
+    try:
+        stack = config.stash[_exit].enter_context(running(STACKS / run, durable=False))
+    except StackProblem as problem:
+        raise pytest.UsageError(str(problem)) from problem
+    os.environ.update(stack.environment)
+    config.pluginmanager.register(Watch(stack), "stack-watch")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if _exit in config.stash:
+        config.stash[_exit].close()
+
+
+class Watch:
+    """Ends the run when a server died: what fails after it would only hide the cause."""
+
+    def __init__(self, stack: Stack) -> None:
+        self._stack = stack
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        dead = self._stack.stopped()
+        if dead is not None:
+            pytest.exit(f"At or before {report.nodeid}: {dead.failure()}", returncode=3)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _leave_nothing_behind() -> Iterator[None]:
+    """Remove this worker's indexes and keys: the server may be one that is shared."""
+    yield
+    if "VALKEY_URL" not in os.environ or find_spec("indexes.valkey") is None:
+        return
+    from django.conf import settings
+
+    from indexes import valkey
+
+    for name in valkey.list_indexes():
+        if name.startswith(settings.VALKEY_NAMESPACE):
+            valkey.drop_index(name)
+    valkey.delete_prefix(settings.VALKEY_NAMESPACE)
+
+
+@pytest.fixture
+def namespace() -> str:
+    """A short prefix that no other test uses; none is the start of another."""
+    from django.conf import settings
+
+    return f"{settings.VALKEY_NAMESPACE}n{next(_numbers)}x"
+
+
+@pytest.fixture
+def valkey() -> Any:
+    """The write side's client."""
+    from indexes import valkey
+
+    return valkey.writer()
+
+
+@pytest.fixture(scope="session")
+def endpoint_spec() -> Any:
+    """The embedding endpoint that the environment offers: 384 dimensions."""
+    from indexes.schema import EndpointSpec
+
+    return EndpointSpec(
+        slug="minilm",
+        endpoint_name=os.environ.get("TEST_SAGEMAKER_ENDPOINT", DEFAULT_ENDPOINT_NAME),
+        dimension=384,
+    )
+
+
+@pytest.fixture
+def dynamodb_table(namespace: str) -> Iterator[Callable[[Iterable[Mapping[str, Any]]], str]]:
+    """A factory: puts the items, each with its key ``pk``, into a new table and returns its name."""
+    import boto3
+
+    dynamodb = boto3.resource("dynamodb")
+    tables = []
+
+    def create(items: Iterable[Mapping[str, Any]]) -> str:
+        table = dynamodb.create_table(
+            TableName=f"{namespace}-{len(tables)}",
+            KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],
+            AttributeDefinitions=[{"AttributeName": "pk", "AttributeType": "S"}],
+            BillingMode="PAY_PER_REQUEST",
+        )
+        tables.append(table)
+        table.wait_until_exists()
+        with table.batch_writer() as batch:
+            for item in items:
+                batch.put_item(Item=item)
+        return table.name
+
+    yield create
+    for table in tables:
+        table.delete()
+
+
+@pytest.fixture
+def catalog_file(tmp_path: Path) -> Callable[[Iterable[Mapping[str, Any]]], Path]:
+    """A factory: writes the rows as JSON lines and returns the path."""
+    names = (tmp_path / f"catalog-{number}.jsonl" for number in itertools.count(1))
+
+    def write(rows: Iterable[Mapping[str, Any]]) -> Path:
+        path = next(names)
+        path.write_text("".join(f"{json.dumps(row)}\n" for row in rows), encoding="utf-8")
+        return path
+
+    return write
