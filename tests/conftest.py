@@ -29,14 +29,21 @@ def pytest_configure(config: pytest.Config) -> None:
     """Start the stack before Django reads its settings; workers inherit the environment."""
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     if hasattr(config, "workerinput"):
-        django.setup()
+        _load_django(config)
         return
     run = os.environ["RECPLATFORM_TEST_RUN"] = secrets.token_hex(3)
     option = config.option
     if not (option.help or option.collectonly or option.markexpr == "unit"):
         _start_stack(config, run)
     if not getattr(option, "numprocesses", None):
-        django.setup()
+        _load_django(config)
+
+
+def _load_django(config: pytest.Config) -> None:
+    django.setup()
+    # Not in pytest_plugins, which are imported before the models can be.
+    if find_spec("tests.fixtures_indexes"):
+        config.pluginmanager.import_plugin("tests.fixtures_indexes")
 
 
 def _start_stack(config: pytest.Config, run: str) -> None:

@@ -102,7 +102,7 @@ class Children:
                 cwd=cwd,
                 pass_fds=pass_fds,
                 start_new_session=True,
-                preexec_fn=prepare,  # noqa: PLW1509  (only bound C functions run in it)
+                preexec_fn=prepare,
             )
         child = Child(name, process, log, stop_signal)
         self.started.append(child)
