@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict
 from enrichment.spec import SourceSpec
 from indexes.schema import LiveIndex
 
-
 # Bounded so that no sum of terms can leave the range of a float.
 MAX_WEIGHT = 1_000_000.0
 

@@ -3,9 +3,11 @@
 SurfacesError
 ├── BadRequest            the request names a wrong field or value, or lacks one: every problem is listed
 ├── UnknownSurface        no surface of that slug is published
+├── StageFailed           a stage that the answer cannot be made without; stays inside the pipeline
 ├── ServiceUnavailable    the pipeline failed and the surface's policy is to fail fast
 ├── PlanInvalid           a published document does not fit the live index
-└── CannotPublish         a draft with problems: every problem is listed, each on its form field
+├── CannotPublish         a draft with problems: every problem is listed, each on its form field
+└── SnapshotUnavailable   neither Valkey nor the database can say what is published
 """
 
 from collections.abc import Sequence
@@ -57,6 +59,14 @@ class UnknownSurface(SurfacesError):
         self.slug = slug
 
 
+class StageFailed(SurfacesError):
+    """A stage gave nothing and the answer needs it; ``reason`` is ``stage:word``."""
+
+    def __init__(self, stage: str, word: str) -> None:
+        super().__init__(f"{stage} failed: {word}")
+        self.reason = f"{stage}:{word}"
+
+
 class ServiceUnavailable(SurfacesError):
     """The pipeline failed and the surface is set to fail fast.
 
@@ -87,3 +97,9 @@ class CannotPublish(SurfacesError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("; ".join(f"{field}: {message}" for field, message in problems))
         self.problems = tuple(problems)
+
+
+class SnapshotUnavailable(SurfacesError):
+    """The database, asked for the snapshot because Valkey has none, cannot give it."""
+
+    reason = "unavailable"

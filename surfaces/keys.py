@@ -1,0 +1,49 @@
+"""API keys: made once, stored as a digest, revoked for good."""
+
+import secrets
+from collections.abc import Iterable
+
+from django.db import transaction
+from django.utils import timezone
+
+from surfaces import snapshot
+from surfaces.digest import digest
+from surfaces.models import ApiKey, Surface
+
+__all__ = ["digest", "issue", "rescope", "revoke"]
+
+PREFIX = "rp_"
+
+
+def issue(name: str, surfaces: Iterable[Surface] = ()) -> tuple[ApiKey, str]:
+    """Make a key for these surfaces (none: for every surface) and return it with its plaintext.
+
+    The plaintext is nowhere stored: show it once.
+    """
+    plaintext = PREFIX + secrets.token_urlsafe(32)
+    with transaction.atomic():
+        key = ApiKey.objects.create(
+            name=name, prefix=plaintext[: len(PREFIX) + 6], digest=digest(plaintext)
+        )
+        rescope(key, surfaces)
+    return key, plaintext
+
+
+def rescope(key: ApiKey, surfaces: Iterable[Surface]) -> None:
+    """Let the key call exactly these surfaces; none: every surface."""
+    chosen = list(surfaces)
+    with transaction.atomic():
+        key.surfaces.set(chosen)
+        key.scoped = bool(chosen)
+        key.save(update_fields=["scoped"])
+        snapshot.changed()
+
+
+def revoke(key: ApiKey) -> None:
+    """End the key: each web process refuses it within a second. Revoking again changes nothing."""
+    if key.revoked_at is not None:
+        return
+    with transaction.atomic():
+        key.revoked_at = timezone.now()
+        key.save(update_fields=["revoked_at"])
+        snapshot.changed()

@@ -1,0 +1,48 @@
+"""What surfaces does when something changes that is served, whoever changes it.
+
+Promoting a build, choosing a key's surfaces and deleting rows happen in other
+packages and in the admin; each raises the snapshot's version in its own transaction.
+"""
+
+from typing import Any
+
+from django.db import transaction
+from django.db.models.signals import m2m_changed, post_delete
+
+from indexes.models import IndexDefinition
+from indexes.signals import live_build_changed
+from surfaces import default_lists, snapshot
+from surfaces.models import ApiKey, Surface
+from surfaces.registry import registry
+
+
+def connect() -> None:
+    """Listen, and let this process's registry read the database when Valkey has no snapshot."""
+    live_build_changed.connect(on_live_build, dispatch_uid="surfaces")
+    m2m_changed.connect(on_key_surfaces, sender=ApiKey.surfaces.through, dispatch_uid="surfaces")
+    for model in (Surface, ApiKey):
+        post_delete.connect(on_delete, sender=model, dispatch_uid="surfaces")
+    registry.loader = snapshot.read
+
+
+def on_live_build(*, definition: IndexDefinition, **_: Any) -> None:
+    """Serve from the new build, and take the default lists of its surfaces from it."""
+    snapshot.changed()
+    transaction.on_commit(lambda: default_lists.refresh(definition))
+
+
+def on_key_surfaces(*, instance: ApiKey | Surface, action: str, **_: Any) -> None:
+    """Keep a key that was given surfaces from becoming a key to every surface."""
+    if not action.startswith("post_"):
+        return
+    with transaction.atomic():
+        if action == "post_add" and isinstance(instance, ApiKey) and not instance.scoped:
+            instance.scoped = True
+            instance.save(update_fields=["scoped"])
+        snapshot.changed()
+
+
+def on_delete(**_: Any) -> None:
+    """Stop serving what was deleted."""
+    with transaction.atomic():
+        snapshot.changed()

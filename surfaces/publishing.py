@@ -1,0 +1,259 @@
+"""From draft to revision: every reason not to publish, and the publish itself."""
+
+from dataclasses import dataclass
+
+import structlog
+from django.contrib.auth.models import AbstractBaseUser
+from django.db import transaction
+from django.db.models import Max
+
+from indexes.errors import SearchError
+from indexes.schema import LiveIndex
+from surfaces import default_lists, snapshot
+from surfaces.document import (
+    DefaultItem,
+    FallbackMode,
+    FilterSpec,
+    Operator,
+    PublishedSurface,
+    RerankSpec,
+    SurfaceDocument,
+    TermKind,
+    TermSpec,
+    ValueFrom,
+    WhenMissing,
+)
+from surfaces.errors import CannotPublish, PlanInvalid, Problem
+from surfaces.models import Reranker, Surface, SurfaceFilter, SurfaceRevision
+from surfaces.plan import compile_plan
+
+__all__ = [
+    "CannotPublish",
+    "Problem",
+    "check",
+    "draft_document",
+    "has_unpublished_changes",
+    "problems",
+    "publish",
+]
+
+# The field of a problem that is about the draft as a whole.
+WHOLE_DRAFT = "__all__"
+MAX_CANDIDATES = 1000
+MIN_DEADLINE_MS = 5
+
+log = structlog.get_logger(__name__)
+
+
+def draft_document(surface: Surface) -> SurfaceDocument:
+    """Return what would be published now; CannotPublish where the draft cannot be written as one."""
+    fields = surface.fields
+    if not isinstance(fields, list) or not all(isinstance(name, str) for name in fields):
+        raise CannotPublish([Problem("fields", 'Write a list of names, such as ["title"].')])
+    return SurfaceDocument(
+        slug=surface.slug,
+        name=surface.name,
+        index=surface.index.slug,
+        candidates=surface.candidates,
+        limit=surface.limit,
+        max_limit=surface.max_limit,
+        deadline_ms=surface.deadline_ms,
+        fields=tuple(dict.fromkeys(fields)),
+        filters=tuple(_filter(item) for item in surface.filters.all()),
+        sources=tuple(source.to_spec() for source in surface.sources.all()),
+        reranker=_reranker(surface.reranker),
+        seed_signal=surface.seed_signal.strip(),
+        default_query=surface.default_query.strip(),
+        browse_field=surface.browse_field.strip(),
+        browse_descending=surface.browse_descending,
+        fallback=FallbackMode(surface.fallback),
+        fallback_item_ids=_lines(surface.fallback_item_ids),
+    )
+
+
+def problems(document: SurfaceDocument, index: LiveIndex | None) -> list[Problem]:
+    """Return every reason not to publish that the document and the live index show."""
+    found = _bounds(document)
+    if document.fallback is FallbackMode.DEFAULT_LIST and not (
+        document.fallback_item_ids or document.browse_field
+    ):
+        found.append(
+            Problem(
+                "fallback_item_ids",
+                "The default list would be empty: list item ids, or set a browse field.",
+            )
+        )
+    if index is None:
+        found.append(
+            Problem("index", f'Index "{document.index}" has no live build: build it first.')
+        )
+        return found
+    try:
+        compile_plan(PublishedSurface(revision=0, document=document), index)
+    except PlanInvalid as error:
+        found += error.problems
+    return found
+
+
+def check(surface: Surface) -> list[Problem]:
+    """Return every reason not to publish the draft now; empty when ``publish`` would go through."""
+    return _checked(surface).problems
+
+
+def has_unpublished_changes(surface: Surface) -> bool:
+    """Return whether the draft differs from the live revision, or nothing is live."""
+    try:
+        return not _same_as_live(surface, draft_document(surface))
+    except CannotPublish:
+        return True
+
+
+def publish(
+    surface: Surface, *, user: AbstractBaseUser | None = None, note: str = ""
+) -> SurfaceRevision:
+    """Make the draft the live revision and push it; raise CannotPublish with every problem.
+
+    Served within a second by every web process. While Valkey is down the publish
+    stands and is pushed later: ``snapshot.is_pushed()`` tells.
+    """
+    with transaction.atomic():
+        locked = (
+            Surface.objects.select_for_update(of=("self",))
+            .select_related("index__live_build", "reranker", "live_revision")
+            .get(pk=surface.pk)
+        )
+        checked = _checked(locked)
+        if checked.problems or checked.document is None:
+            raise CannotPublish(checked.problems)
+        last = locked.revisions.aggregate(last=Max("number"))["last"] or 0
+        revision = SurfaceRevision.objects.create(
+            surface=locked,
+            number=last + 1,
+            document=checked.document.model_dump(mode="json"),
+            note=note,
+            published_by_id=user.pk if user is not None else None,
+        )
+        Surface.objects.filter(pk=locked.pk).update(live_revision=revision)
+        if checked.items and checked.index is not None:
+            default_lists.store(locked, checked.items, checked.index)
+        snapshot.changed()
+    surface.live_revision = revision
+    log.info("surface published", surface=checked.document.slug, revision=revision.number)
+    return revision
+
+
+@dataclass(frozen=True, slots=True)
+class _Checked:
+    """A draft with its problems; ``items`` is its default list, empty where it could not be had."""
+
+    document: SurfaceDocument | None
+    problems: list[Problem]
+    index: LiveIndex | None = None
+    items: tuple[DefaultItem, ...] = ()
+
+
+def _checked(surface: Surface) -> _Checked:
+    try:
+        document = draft_document(surface)
+    except CannotPublish as error:
+        return _Checked(None, list(error.problems))
+    index = snapshot.live_index(surface.index)
+    found = [*_address_taken(surface, document), *problems(document, index)]
+    if _same_as_live(surface, document):
+        found.append(
+            Problem(
+                WHOLE_DRAFT, "Nothing has changed since the live revision: save a change first."
+            )
+        )
+    if found or index is None or document.fallback is not FallbackMode.DEFAULT_LIST:
+        return _Checked(document, found, index)
+    try:
+        items = default_lists.resolve(document, index)
+    except SearchError as error:
+        # The list of the revision before stays until the periodic refresh.
+        log.warning("default list waits for valkey", surface=document.slug, reason=error.reason)
+        return _Checked(document, found, index)
+    if not items:
+        found.append(Problem("fallback_item_ids", _why_empty(document)))
+    return _Checked(document, found, index, tuple(items))
+
+
+def _why_empty(document: SurfaceDocument) -> str:
+    who = "none of the listed items" if document.fallback_item_ids else "no item"
+    return (
+        f"The default list would be empty: {who} is in the live build and passes the fixed filters."
+    )
+
+
+def _same_as_live(surface: Surface, document: SurfaceDocument) -> bool:
+    live = surface.live_revision
+    return live is not None and SurfaceDocument.model_validate(live.document) == document
+
+
+def _address_taken(surface: Surface, document: SurfaceDocument) -> list[Problem]:
+    other = (
+        Surface.objects.filter(live_revision__document__slug=document.slug)
+        .exclude(pk=surface.pk)
+        .first()
+    )
+    if other is None:
+        return []
+    return [
+        Problem(
+            "slug",
+            f'"{document.slug}" is still served by the live revision of {other.name}, '
+            f'now "{other.slug}": publish that one first.',
+        )
+    ]
+
+
+def _bounds(document: SurfaceDocument) -> list[Problem]:
+    found = []
+    if document.limit < 1:
+        found.append(Problem("limit", "Give at least 1 result."))
+    if document.limit > document.max_limit:
+        found.append(
+            Problem("limit", f"More than the most a caller may ask for ({document.max_limit}).")
+        )
+    if document.candidates < document.max_limit:
+        found.append(
+            Problem(
+                "candidates",
+                f"Fewer than the {document.max_limit} results that a caller may ask for: "
+                "raise it, or lower the most results.",
+            )
+        )
+    if document.candidates > MAX_CANDIDATES:
+        found.append(Problem("candidates", f"At most {MAX_CANDIDATES}."))
+    if document.deadline_ms < MIN_DEADLINE_MS:
+        found.append(Problem("deadline_ms", f"At least {MIN_DEADLINE_MS} ms."))
+    return found
+
+
+def _filter(item: SurfaceFilter) -> FilterSpec:
+    return FilterSpec(
+        field=item.field,
+        operator=Operator(item.operator),
+        value_from=ValueFrom(item.value_from),
+        values=_lines(item.values),
+        key=item.key.strip(),
+        when_missing=WhenMissing(item.when_missing),
+    )
+
+
+def _reranker(reranker: Reranker | None) -> RerankSpec:
+    if reranker is None:
+        return RerankSpec()
+    return RerankSpec(
+        kind=reranker.kind,
+        terms=tuple(
+            TermSpec(
+                kind=TermKind(term.kind), weight=term.weight, name=term.signal, field=term.field
+            )
+            for term in reranker.terms.all()
+        ),
+    )
+
+
+def _lines(text: str) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(line.strip() for line in text.splitlines() if line.strip()))

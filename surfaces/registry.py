@@ -1,0 +1,233 @@
+"""The plans of this process: read from Valkey, kept in memory, renewed within a second.
+
+Nothing here touches the database on a request. Each process watches the version of
+the serving snapshot and loads what is newer; whatever fails, it goes on with what
+it has. A surface that does not compile keeps its last good plan; one that never
+compiled serves its default list. Keys, indexes and surfaces are read one by one,
+so that a document of a newer release takes only itself down.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import Any, Protocol, TypeVar
+
+import orjson
+import structlog
+from django.conf import settings
+from pydantic import BaseModel, ValidationError
+
+from indexes.errors import IndexesError
+from indexes.schema import LiveIndex
+from indexes.valkey import VersionedDocument
+from surfaces.document import KeyScope, PublishedSurface
+from surfaces.errors import PlanInvalid, SnapshotUnavailable
+from surfaces.plan import Plan, compile_plan
+
+log = structlog.get_logger(__name__)
+
+POLL_S = 0.25
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Store(Protocol):
+    """Where the snapshot is kept. Raises IndexesError."""
+
+    def version(self) -> int | None: ...
+
+    def read(self) -> tuple[int, bytes] | None: ...
+
+
+Loader = Callable[[], tuple[int, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """What one snapshot gave; replaced as a whole."""
+
+    version: int = -1
+    plans: Mapping[str, Plan] = field(default_factory=dict)
+    keys: Mapping[str, KeyScope] = field(default_factory=dict)
+    problems: Mapping[str, str] = field(default_factory=dict)
+
+
+class Registry:
+    """Plans by slug and key scopes by digest. Doors are safe to call from any thread.
+
+    ``loader`` gives the snapshot when Valkey cannot; ``surfaces.apps`` sets it, since
+    this module knows no model.
+    """
+
+    def __init__(
+        self, store: Store | None = None, loader: Loader | None = None, *, poll_s: float = POLL_S
+    ) -> None:
+        self.loader = loader
+        self._store = store
+        self._poll_s = poll_s
+        self._state = State()
+        self._confirmed = 0.0
+        self._trouble = ""
+        self._unreadable = -1
+        self._starting = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Load now, and keep watching in a thread of this process. Starting again changes nothing."""
+        if self._watched():
+            return
+        with self._starting:
+            if self._watched():
+                return
+            if not self.loaded:
+                self.refresh()
+            self._stopped.clear()
+            self._thread = threading.Thread(target=self._watch, daemon=True, name="registry")
+            self._thread.start()
+
+    def stop(self) -> None:
+        """Stop watching; what is loaded stays."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def plan(self, slug: str) -> Plan | None:
+        """Return the plan of a published surface; None too before the first load (``loaded``)."""
+        return self._current().plans.get(slug)
+
+    def scope(self, digest: str) -> KeyScope | None:
+        """Return what the key with this digest may call; None too before the first load (``loaded``)."""
+        return self._current().keys.get(digest)
+
+    def plans(self) -> Iterable[Plan]:
+        """Return every plan that is held now."""
+        return tuple(self._state.plans.values())
+
+    @property
+    def version(self) -> int:
+        """The version that is served; -1 before the first load."""
+        return self._state.version
+
+    @property
+    def loaded(self) -> bool:
+        return self._state.version >= 0
+
+    @property
+    def age(self) -> float:
+        """Seconds since Valkey last confirmed that this is what is published; infinite if never."""
+        return monotonic() - self._confirmed if self._confirmed else float("inf")
+
+    @property
+    def problems(self) -> Mapping[str, str]:
+        """Surfaces whose newest revision is not what is served, with the reason."""
+        return self._state.problems
+
+    def refresh(self) -> bool:
+        """Look once and load what is newer; return whether anything was loaded."""
+        try:
+            newer = self._newer()
+        except (IndexesError, SnapshotUnavailable) as error:
+            self._note(error.reason, str(error))
+            return False
+        if newer is None:
+            return False
+        version, body = newer
+        try:
+            state = _compile(version, body, self._state)
+        except ValueError as error:
+            self._note("unreadable", f"Snapshot {version} cannot be read: {error}")
+            self._unreadable = version
+            return False
+        self._log_problems(state)
+        self._state = state
+        log.info("plans loaded", version=version, surfaces=len(state.plans), keys=len(state.keys))
+        return True
+
+    def _newer(self) -> tuple[int, bytes] | None:
+        store = self._store = self._store or VersionedDocument(document_key())
+        try:
+            version = store.version()
+            found = store.read() if self._wants(version) else None
+        except IndexesError as error:
+            if self.loaded or self.loader is None:
+                raise
+            self._note(error.reason, str(error))
+            return self.loader()
+        self._confirmed = monotonic()
+        self._note("")
+        if version is None and not self.loaded and self.loader is not None:
+            return self.loader()
+        return found
+
+    def _wants(self, version: int | None) -> bool:
+        return version is not None and version > max(self._state.version, self._unreadable)
+
+    def _current(self) -> State:
+        self.start()
+        return self._state
+
+    def _watched(self) -> bool:
+        # False in a forked child too: threads do not follow a fork.
+        return self._thread is not None and self._thread.is_alive()
+
+    def _watch(self) -> None:
+        while not self._stopped.wait(self._poll_s):
+            self.refresh()
+
+    def _note(self, trouble: str, message: str = "") -> None:
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        if trouble:
+            log.warning("plans not renewed", reason=trouble, message=message)
+        else:
+            log.info("plans renewed again")
+
+    def _log_problems(self, state: State) -> None:
+        for slug, problem in state.problems.items():
+            if self._state.problems.get(slug) != problem:
+                log.error("surface not compiled", surface=slug, problem=problem)
+
+
+def document_key() -> str:
+    """Return the key of the serving snapshot in Valkey."""
+    return f"{settings.VALKEY_NAMESPACE}:serving"
+
+
+def _compile(version: int, body: bytes, before: State) -> State:
+    """Return the state of a snapshot; raise ValueError when it is not one."""
+    content = orjson.loads(body)
+    if not isinstance(content, dict):
+        raise ValueError("it is not an object")
+    problems: dict[str, str] = {}
+    indexes = _read(LiveIndex, content, "indexes", problems)
+    surfaces = _read(PublishedSurface, content, "surfaces", problems)
+    plans: dict[str, Plan] = {}
+    for slug, published in surfaces.items():
+        try:
+            plans[slug] = compile_plan(published, indexes.get(published.document.index))
+        except PlanInvalid as error:
+            problems[slug] = str(error)
+            kept = before.plans.get(slug)
+            plans[slug] = kept or compile_plan(published, None, unavailable=error.reason)
+    for slug in content.get("surfaces", {}):
+        if slug not in plans and slug in before.plans:
+            plans[slug] = before.plans[slug]
+    return State(version, plans, _read(KeyScope, content, "keys", problems), problems)
+
+
+def _read(
+    model: type[Model], content: Mapping[str, Any], name: str, problems: dict[str, str]
+) -> dict[str, Model]:
+    found = {}
+    for key, value in content.get(name, {}).items():
+        try:
+            found[key] = model.model_validate(value)
+        except ValidationError as error:
+            problems[f"{name}.{key}"] = str(error)
+    return found
+
+
+registry = Registry()

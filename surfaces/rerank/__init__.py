@@ -1,0 +1,1 @@
+"""Ways to order candidates: one file each, listed in ``registry``."""

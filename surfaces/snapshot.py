@@ -1,0 +1,178 @@
+"""The serving snapshot: all that web processes need, written to Valkey on each change.
+
+Every change of what is served (a publish, a promoted build, a key made or
+revoked, a refreshed default list) calls ``changed()`` in its own transaction:
+the version rises with the change or not at all, and the push follows the commit.
+
+A version is the time of the change in milliseconds, and always greater than the
+one before. So web processes need one rule, to load what is newer, even where
+histories part: a database restored from a backup goes on with versions above
+those it lost, and where Valkey holds a version above the database's (another
+database's, or one lost with a backup) the next push first raises the
+database's above it. A Valkey that lost the snapshot gets it again under a new
+version, by the periodic push at the latest.
+"""
+
+import time
+
+import structlog
+from django.db import DatabaseError, connection, transaction
+from django.db.models import Prefetch
+
+from indexes.errors import SearchError
+from indexes.models import IndexDefinition
+from indexes.schema import LiveIndex
+from indexes.valkey import VersionedDocument
+from surfaces.document import (
+    DefaultItem,
+    FallbackMode,
+    KeyScope,
+    PublishedSurface,
+    Snapshot,
+    SurfaceDocument,
+)
+from surfaces.errors import SnapshotUnavailable
+from surfaces.models import ApiKey, ServingState, Surface
+from surfaces.registry import document_key
+
+log = structlog.get_logger(__name__)
+
+STATE_PK = 1
+
+
+def bump(at_least: int = 0) -> int:
+    """Raise the version in the transaction of a change, which must be open, and return it."""
+    state = _locked_state()
+    state.version = max(state.version + 1, at_least, time.time_ns() // 1_000_000)
+    state.save(update_fields=["version"])
+    return state.version
+
+
+def changed() -> int:
+    """Raise the version with the open transaction and push when it commits; return the version."""
+    version = bump()
+    transaction.on_commit(push_or_wait)
+    return version
+
+
+def push() -> bool:
+    """Write the snapshot to Valkey; False when it holds this version already. Raises SearchError."""
+    document = _document()
+    # Read before the database is: whatever this database's history pushed until
+    # now is then at most its version, and a higher one is another history's.
+    stored = document.version()
+    with transaction.atomic():
+        version = _locked_state().version
+        if stored == version:
+            return False
+        if stored is None or stored > version:
+            bump(at_least=(stored or 0) + 1)
+            log.info("snapshot version raised", stored=stored, version=version)
+        snapshot = build()
+    return document.publish(snapshot.version, snapshot.model_dump_json().encode())
+
+
+def push_or_wait() -> None:
+    """Push, or leave it to the periodic task while Valkey cannot be reached."""
+    try:
+        push()
+    except SearchError as error:
+        log.warning("snapshot waits for valkey", reason=error.reason, message=str(error))
+
+
+def is_pushed() -> bool:
+    """Return whether web processes can see all that is published; False too while Valkey is down."""
+    version = (
+        ServingState.objects.filter(pk=STATE_PK).values_list("version", flat=True).first() or 0
+    )
+    try:
+        return (_document().version() or 0) == version
+    except SearchError:
+        return False
+
+
+def build() -> Snapshot:
+    """Read the snapshot from the database, all of it at one version."""
+    with transaction.atomic():
+        # Whoever changes what is read here holds this row until it commits.
+        version = _locked_state().version
+        return Snapshot(version=version, surfaces=_surfaces(), indexes=live_indexes(), keys=_keys())
+
+
+def read() -> tuple[int, bytes]:
+    """Return the version and the JSON of the snapshot: the registry's source while Valkey has none."""
+    try:
+        snapshot = build()
+    except DatabaseError as error:
+        raise SnapshotUnavailable(f"The database cannot be read: {error}") from error
+    finally:
+        # Called from a thread of its own, whose connection nobody else would close.
+        if not connection.in_atomic_block:
+            connection.close()
+    return snapshot.version, snapshot.model_dump_json().encode()
+
+
+def live_indexes() -> dict[str, LiveIndex]:
+    """Return the live builds by the slug of their definition."""
+    found: dict[str, LiveIndex] = {}
+    definitions = IndexDefinition.objects.exclude(live_build=None).select_related("live_build")
+    for definition in definitions:
+        live = live_index(definition)
+        if live is not None:
+            # A renamed definition is still found by the documents that name the old slug.
+            found.setdefault(live.spec.slug, live)
+            found[definition.slug] = live
+    return found
+
+
+def live_index(definition: IndexDefinition) -> LiveIndex | None:
+    """Return the live build of an index, or None."""
+    return definition.live_build.to_live() if definition.live_build else None
+
+
+def _locked_state() -> ServingState:
+    ServingState.objects.get_or_create(pk=STATE_PK)
+    return ServingState.objects.select_for_update().get(pk=STATE_PK)
+
+
+def _document() -> VersionedDocument:
+    return VersionedDocument(document_key())
+
+
+def _surfaces() -> dict[str, PublishedSurface]:
+    found = {}
+    live = Surface.objects.exclude(live_revision=None)
+    for surface in live.select_related("live_revision", "default_list"):
+        revision = surface.live_revision
+        if revision is None:
+            continue
+        document = SurfaceDocument.model_validate(revision.document)
+        served = document.fallback is FallbackMode.DEFAULT_LIST
+        default_list = getattr(surface, "default_list", None) if served else None
+        # By the published slug: that of a renamed draft is not served before its publish.
+        found[document.slug] = PublishedSurface(
+            revision=revision.number,
+            document=document,
+            default_items=tuple(
+                DefaultItem.model_validate(item)
+                for item in (default_list.items if default_list else ())
+            ),
+            default_items_at=default_list.refreshed_at if default_list else None,
+        )
+    return found
+
+
+def _keys() -> dict[str, KeyScope]:
+    published = Prefetch("surfaces", Surface.objects.select_related("live_revision"))
+    keys = ApiKey.objects.filter(revoked_at=None).prefetch_related(published)
+    return {key.digest: _scope(key) for key in keys}
+
+
+def _scope(key: ApiKey) -> KeyScope:
+    surfaces = list(key.surfaces.all())
+    if not key.scoped and not surfaces:
+        return KeyScope(name=key.name)
+    slugs = {
+        surface.live_revision.document["slug"] for surface in surfaces if surface.live_revision
+    }
+    return KeyScope(name=key.name, surfaces=tuple(sorted(slugs)))
