@@ -1,6 +1,16 @@
 from django.apps import AppConfig
+from django.db.models.signals import post_delete
 
 
 class IndexesConfig(AppConfig):
     name = "indexes"
     verbose_name = "Indexes"
+
+    def ready(self) -> None:
+        # Imported here as they need the models. Tasks are sent by name, so they have to be known.
+        from indexes import builds, checks, tasks  # noqa: F401
+        from indexes.models import IndexBuild
+
+        post_delete.connect(
+            builds.on_build_deleted, sender=IndexBuild, dispatch_uid="indexes.on_build_deleted"
+        )

@@ -15,7 +15,7 @@ from typing import Any
 import structlog
 from celery import current_app
 from django.conf import settings
-from django.contrib.auth.models import AbstractBaseUser
+from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Max, Q
 from django.utils import timezone
@@ -32,8 +32,8 @@ from indexes.signals import live_build_changed
 log = structlog.get_logger(__name__)
 Status = IndexBuild.Status
 
-# Temporary failures in a row, with waits that double up to a minute: an
-# endpoint that is being updated comes back within these seven minutes.
+# Temporary failures in a row, with waits that double up to a minute: seven
+# minutes in all, in which an endpoint that is being updated comes back.
 MAX_SETBACKS = 12
 LONGEST_WAIT = 60.0
 # Without a lease and without a sign of life for longer than any wait: its
@@ -42,9 +42,7 @@ SILENCE = timedelta(seconds=90)
 POLL = 0.25
 
 
-def start(
-    definition: IndexDefinition, *, requested_by: AbstractBaseUser | None = None
-) -> IndexBuild:
+def start(definition: IndexDefinition, *, requested_by: User | None = None) -> IndexBuild:
     """Freeze the definition as the next build and enqueue it on commit.
 
     Raises BuildError with every reason that keeps it from being built.
@@ -115,12 +113,13 @@ def promote(build: IndexBuild) -> None:
                 f"{build.label} is {build.get_status_display().lower()}: "
                 "only a build that is ready can be made live."
             )
+        for older in definition.builds.filter(status=Status.READY):
+            retire(older)
         if previous is not None:
+            # Kept for the way back.
             _move(previous, Status.LIVE, Status.READY)
         definition.live_build = build
         definition.save(update_fields=["live_build"])
-        for older in definition.builds.filter(status=Status.READY).exclude(pk=previous):
-            retire(older)
         live_build_changed.send(sender=IndexDefinition, definition=definition)
     build.refresh_from_db()
 
@@ -163,9 +162,10 @@ def remove_orphan(name: str, prefix: str) -> None:
     valkey.delete_prefix(prefix)
 
 
-def enqueue_orphan(build: IndexBuild) -> None:
-    """Remove what a deleted build row leaves in the engine, when the deletion commits."""
-    _enqueue("remove_orphan", build.index_name, build.key_prefix)
+def on_build_deleted(instance: IndexBuild, **_: Any) -> None:
+    """Take a build out of the engine when the deletion of its row commits."""
+    if instance.removed_at is None:
+        _enqueue("remove_orphan", instance.index_name, instance.key_prefix)
 
 
 def resume_stalled() -> list[str]:
@@ -279,10 +279,8 @@ def _tidy_after_loss(build_id: int) -> None:
         remove(build_id)
 
 
-def _move(build_id: int, old: str, new: str, **changes: Any) -> bool:
-    return bool(
-        IndexBuild.objects.filter(pk=build_id, status=old).update(status=new, **changes) == 1
-    )
+def _move(build_id: int, old: str, new: str) -> bool:
+    return IndexBuild.objects.filter(pk=build_id, status=old).update(status=new) == 1
 
 
 def _sentence(error: IndexesError) -> str:

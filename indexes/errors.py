@@ -14,6 +14,7 @@ IndexesError
 │   └── SearchRejected        the engine refused the command
 ├── FilterError               a filter that cannot be written for this schema
 ├── CatalogError              a source that cannot be opened or read
+│   ├── CatalogUnavailable    for now: retry
 │   └── RowError              one row of it, skipped and counted
 └── BuildError                a build that cannot start or go on
 """
@@ -89,6 +90,13 @@ class CatalogError(IndexesError):
     """A catalog source cannot be opened or read."""
 
     reason = "catalog"
+
+
+class CatalogUnavailable(CatalogError):
+    """The store that holds the catalog gives no answer."""
+
+    reason = "unavailable"
+    retryable = True
 
 
 class RowError(CatalogError):

@@ -14,9 +14,6 @@ from django.db import models
 from indexes.naming import RESERVED_PREFIX, build_label
 from indexes.schema import CatalogSpec, EndpointSpec, FieldSpec, FieldType, IndexSpec, LiveIndex
 
-# Between the values of a tag that has only one: no catalog value holds it, so none is split.
-UNIT_SEPARATOR = "\x1f"
-
 field_name_validator = RegexValidator(
     r"^[A-Za-z][A-Za-z0-9_]*$",
     "Use letters, digits and underscores, starting with a letter: the search engines take no other.",
@@ -233,7 +230,7 @@ class IndexField(models.Model):
             name=self.name,
             type=FieldType(self.type),
             source=self.source_path or self.name,
-            separator=self.separator if self.multiple else UNIT_SEPARATOR,
+            separator=self.separator,
             multiple=self.multiple,
             returned=self.returned,
         )

@@ -6,6 +6,8 @@ names of ``[A-Za-z0-9_]``, and no hash tag in a key prefix.
 
 VECTOR_FIELD = "rp_vector"
 DISTANCE_ALIAS = "rp_distance"
+# The catalog row an item was made from: tells a duplicate id from a repeated shard.
+ROW_FIELD = "rp_row"
 # Catalog fields may not start with it: the platform's own hash fields do.
 RESERVED_PREFIX = "rp_"
 

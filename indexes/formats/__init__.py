@@ -1,0 +1,1 @@
+"""Catalog formats: each module turns a file into numbered rows."""

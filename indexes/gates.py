@@ -1,0 +1,117 @@
+"""What a build must pass: before it starts, before it loads, after it loaded, before it goes live.
+
+Each gate raises an error whose sentence names the field to change. What is live
+stays live whenever one says no.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import islice
+
+from django.db.models import Count, Min
+
+from indexes.catalog import read_rows
+from indexes.commands import IndexState
+from indexes.embedding import embed_passages
+from indexes.errors import BuildError, RowError
+from indexes.items import PLACEHOLDER, ItemMaker
+from indexes.models import IndexBuild, IndexDefinition
+from indexes.schema import IndexSpec
+
+# A wrong id field or template rejects every row; a catalog that is half broken
+# would empty half the shop. Neither may replace what is live.
+MAX_REJECTED_SHARE = 0.5
+# Read before anything is made: a catalog without one good row among these fails at once.
+SAMPLE_ROWS = 1000
+
+
+def problems(definition: IndexDefinition) -> list[str]:
+    """Return every reason why the definition cannot be built now, each a sentence."""
+    found = []
+    running = definition.builds.filter(status__in=IndexBuild.RUNNING).first()
+    if running:
+        found.append(f"{running.label} is still being built: wait for it, or stop it.")
+    if not definition.fields.exists():
+        found.append("The index has no fields: add those to filter by and to show.")
+    if not PLACEHOLDER.search(definition.source.text_template):
+        found.append(
+            f'The text template of source "{definition.source}" names no field: '
+            "write one in braces, such as {title}."
+        )
+    return found
+
+
+def check_source(spec: IndexSpec) -> None:
+    """Raise unless the catalog has a row that becomes an item, and the endpoint embeds its text."""
+    maker = ItemMaker(spec)
+    rejected: list[tuple[int, RowError]] = []
+    for row in islice(read_rows(spec.catalog), SAMPLE_ROWS):
+        try:
+            if isinstance(row.values, RowError):
+                raise row.values
+            item = maker.make(row.values)
+        except RowError as error:
+            rejected.append((row.number, error))
+        else:
+            embed_passages(spec.endpoint, [item.text])
+            return
+    if not rejected:
+        raise BuildError(
+            f'The catalog {spec.catalog.uri} has no rows: correct "path or s3:// URI" '
+            "of the catalog source, or export the catalog again."
+        )
+    reason, times = Counter(error.reason for _, error in rejected).most_common(1)[0]
+    number, example = next((n, e) for n, e in rejected if e.reason == reason)
+    raise BuildError(
+        f"None of the first {len(rejected):,} rows can become an item. Most often ({times:,} rows): "
+        f"{example} (row {number}). {_advice(reason)}"
+    )
+
+
+def check_loaded(build: IndexBuild) -> None:
+    """Raise when the catalog gave no items, or too many of its rows were rejected."""
+    rows = build.written + build.rejected
+    if not rows:
+        raise BuildError(f"The catalog {build.to_spec().catalog.uri} has no rows.")
+    share = build.rejected / rows
+    if build.written and share <= MAX_REJECTED_SHARE:
+        return
+    reasons = build.rejected_rows.values("reason").annotate(rows=Count("id"), first=Min("row"))
+    worst = reasons.order_by("-rows")[0]
+    example = build.rejected_rows.get(row=worst["first"])
+    raise BuildError(
+        f"{build.rejected:,} of {rows:,} rows were rejected ({share:.0%}); "
+        f"at most {MAX_REJECTED_SHARE:.0%} may be. Most often: {example.message} "
+        f"(row {example.row}). {_advice(example.reason)}"
+    )
+
+
+def check_indexed(build: IndexBuild, state: IndexState) -> None:
+    """Raise unless the engine has indexed exactly the items that were written."""
+    if state.num_docs == build.written and not state.failures:
+        return
+    if state.failures:
+        why = f"It could not index {state.failures:,} values (hash_indexing_failures in FT.INFO)."
+    elif state.num_docs < build.written:
+        why = "Items were lost after they were written: look for evictions (maxmemory) or a restart without persistence."
+    else:
+        why = f"Others write keys that start with {build.key_prefix}."
+    raise BuildError(
+        f"The search engine holds {state.num_docs:,} items of {build.written:,} written. {why} "
+        "Start a new build when this is mended."
+    )
+
+
+def _advice(reason: str) -> str:
+    """Return the next step for the reason that most rows were rejected for."""
+    match reason:
+        case "missing_id" | "bad_id":
+            return 'Correct "id field" of the catalog source.'
+        case "empty_text":
+            return 'Correct "text template" of the catalog source.'
+        case "duplicate_id":
+            return 'Choose an "id field" of the catalog source that is different in each row.'
+        case "bad_numeric" | "bad_tag" | "bad_text" | "bad_stored":
+            return "Correct the field's type or source path in the index, or the catalog."
+    return 'Correct the file, or "format" of the catalog source.'

@@ -1,0 +1,93 @@
+"""How far a build is, as people read it: the admin page and the command show the same."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from indexes.models import IndexBuild
+
+Status = IndexBuild.Status
+# A worker takes a waiting build within a second; after this it is worth saying that none does.
+PATIENCE = timedelta(seconds=15)
+
+
+@dataclass(frozen=True)
+class Progress:
+    """A build at one moment. ``fraction`` is None where the number of rows is not known."""
+
+    status: str
+    running: bool
+    fraction: float | None
+    rows: int
+    total_rows: int | None
+    rate: float | None
+    seconds_left: float | None
+    elapsed: timedelta | None
+    hint: str
+
+    @property
+    def percent(self) -> int | None:
+        return None if self.fraction is None else int(self.fraction * 100)
+
+    def line(self) -> str:
+        """Return it as one line for a terminal."""
+        parts = [self.status]
+        if self.percent is not None:
+            parts.append(f"{self.percent} %")
+        if self.rows:
+            of = f" of {self.total_rows:,}" if self.total_rows else ""
+            parts.append(f"{self.rows:,}{of} rows")
+        if self.rate:
+            parts.append(f"{self.rate:,.0f} rows/s")
+        if self.seconds_left:
+            parts.append(f"{duration(self.seconds_left)} left")
+        return " · ".join(filter(None, [*parts, self.hint]))
+
+
+def of(build: IndexBuild, now: datetime) -> Progress:
+    """Return the progress of a build at a moment."""
+    rate = left = None
+    if build.status == Status.LOADING and build.loading_at and build.cursor:
+        rate = build.cursor / max((now - build.loading_at).total_seconds(), 0.1)
+        if build.total_rows:
+            left = max(build.total_rows - build.cursor, 0) / rate
+    ended = build.finished_at or (now if build.is_running else None)
+    return Progress(
+        status=build.get_status_display(),
+        running=build.is_running,
+        fraction=_fraction(build),
+        rows=build.cursor,
+        total_rows=build.total_rows,
+        rate=rate,
+        seconds_left=left,
+        elapsed=ended - build.created_at if ended else None,
+        hint=_hint(build, now),
+    )
+
+
+def duration(seconds: float) -> str:
+    """Return seconds as ``45 s``, ``3 min`` or ``2 h 5 min``."""
+    if seconds < 60:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    if minutes < 60:
+        return f"{minutes} min"
+    return f"{minutes // 60} h {minutes % 60} min"
+
+
+def _fraction(build: IndexBuild) -> float | None:
+    match build.status:
+        case Status.PENDING | Status.CREATING:
+            return 0.0
+        case Status.INDEXING | Status.READY | Status.LIVE | Status.RETIRED:
+            return 1.0
+        case _ if build.total_rows:
+            return min(build.cursor / build.total_rows, 1.0)
+    return None
+
+
+def _hint(build: IndexBuild, now: datetime) -> str:
+    if build.status == Status.PENDING and now - build.created_at > PATIENCE:
+        return "No worker has taken it yet: is a Celery worker running?"
+    return build.notice if build.is_running else ""

@@ -1,0 +1,152 @@
+"""Objects in S3 as byte streams. The only module that imports the S3 client."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import IO, TYPE_CHECKING, Any
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+    ResponseStreamingError,
+)
+from django.conf import settings
+
+from indexes.errors import CatalogError, CatalogUnavailable
+
+if TYPE_CHECKING:
+    from mypy_boto3_s3 import S3Client
+
+BUFFER_BYTES = 1 << 20
+# A long load reads one object for an hour: connections that break are taken up again.
+RECONNECTS = 5
+
+
+def open_stream(uri: str) -> io.BufferedReader:
+    """Open an object for reading from its start to its end, in bounded memory."""
+    return io.BufferedReader(_ObjectStream(uri), BUFFER_BYTES)
+
+
+def download(uri: str, file: IO[bytes]) -> None:
+    """Copy an object into a file."""
+    bucket, key = split(uri)
+    with translated(uri):
+        _client().download_fileobj(bucket, key, file)
+
+
+def version(uri: str) -> str:
+    """Return what changes whenever the object does."""
+    bucket, key = split(uri)
+    with translated(uri):
+        head = _client().head_object(Bucket=bucket, Key=key)
+    return f"{head['ContentLength']}-{head['ETag'].strip(chr(34))}"
+
+
+def split(uri: str) -> tuple[str, str]:
+    """Return bucket and key of an ``s3://`` URI, or raise CatalogError."""
+    bucket, _, key = uri.removeprefix("s3://").partition("/")
+    if not uri.startswith("s3://") or not bucket or not key:
+        raise CatalogError(
+            f'"{uri}" is not the address of an object: write s3://bucket/key '
+            'in "path or s3:// URI" of the catalog source.'
+        )
+    return bucket, key
+
+
+@contextmanager
+def translated(uri: str) -> Iterator[None]:
+    """Turn the client's errors into CatalogError, with the next step."""
+    try:
+        yield
+    except ClientError as error:
+        raise _refused(uri, error) from error
+    except NoCredentialsError as error:
+        raise CatalogError(
+            f"No AWS credentials to read {uri}: give the worker a role or AWS_ACCESS_KEY_ID."
+        ) from error
+    except (HTTPClientError, ResponseStreamingError) as error:
+        raise CatalogUnavailable(f"S3 gives no answer for {uri}: {error}") from error
+    except BotoCoreError as error:
+        raise CatalogError(f"Cannot read {uri}: {error}") from error
+
+
+def _refused(uri: str, error: ClientError) -> CatalogError:
+    code = error.response.get("Error", {}).get("Code", "")
+    status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+    if code in ("404", "NoSuchKey", "NoSuchBucket", "NotFound"):
+        return CatalogError(
+            f"{uri} does not exist. "
+            'Correct "path or s3:// URI" of the catalog source, or upload the file.'
+        )
+    if code in ("403", "AccessDenied", "InvalidAccessKeyId", "SignatureDoesNotMatch"):
+        return CatalogError(
+            f"S3 denies access to {uri}: allow the worker's role s3:GetObject on it."
+        )
+    if code == "PreconditionFailed":
+        return CatalogError(f"{uri} was replaced while it was read: start the build again.")
+    if status >= 500 or code in ("SlowDown", "Throttling", "RequestTimeout"):
+        return CatalogUnavailable(f"S3 gives no answer for {uri}: {code}")
+    return CatalogError(f"S3 refuses to read {uri}: {error}")
+
+
+@cache
+def _client() -> S3Client:
+    config = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard"})
+    return boto3.client("s3", region_name=settings.AWS_REGION, config=config)
+
+
+class _ObjectStream(io.RawIOBase):
+    """An object's body that reconnects where it broke off, as long as the object is the same."""
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._bucket, self._key = split(uri)
+        self._position = 0
+        self._reconnects = 0
+        self._etag = ""
+        self._body: Any = None
+        self._open()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while True:
+            try:
+                with translated(self._uri):
+                    chunk = self._body.read(len(buffer))
+                break
+            except CatalogUnavailable:
+                self._reconnects += 1
+                if self._reconnects > RECONNECTS:
+                    raise
+                self._open()
+        buffer[: len(chunk)] = chunk
+        self._position += len(chunk)
+        return len(chunk)
+
+    def close(self) -> None:
+        if self._body is not None:
+            self._body.close()
+        super().close()
+
+    def _open(self) -> None:
+        with translated(self._uri):
+            if not self._position:
+                answer = _client().get_object(Bucket=self._bucket, Key=self._key)
+            else:
+                answer = _client().get_object(
+                    Bucket=self._bucket,
+                    Key=self._key,
+                    Range=f"bytes={self._position}-",
+                    IfMatch=self._etag,
+                )
+        self._etag = answer["ETag"]
+        self._body = answer["Body"]
