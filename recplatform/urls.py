@@ -1,10 +1,8 @@
-"""Addresses: includes only, and the health doors."""
+"""Addresses: includes only. The doors of probes are in ``recplatform.health``."""
 
 from django.contrib import admin
 from django.urls import include, path
 from django.views.generic import RedirectView
-
-from recplatform import health
 
 urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
@@ -12,10 +10,9 @@ urlpatterns = [
     path("api/v1/", include("surfaces.api.urls")),
     path("preview/", include("surfaces.preview.urls")),
     path("demo/", include("recplatform.demo.urls")),
-    path("healthz", health.alive, name="healthz"),
-    path("readyz", health.ready, name="readyz"),
-    path("metrics", health.metrics, name="metrics"),
 ]
 
+handler400 = "surfaces.api.problems.bad_address"
+handler403 = "surfaces.api.problems.not_allowed"
 handler404 = "surfaces.api.problems.not_found"
 handler500 = "surfaces.api.problems.server_error"

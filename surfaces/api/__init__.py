@@ -1,0 +1,1 @@
+"""The HTTP API: authenticate, parse, call the pipeline, render. No rule about surfaces lives here."""

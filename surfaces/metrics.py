@@ -1,0 +1,89 @@
+"""Prometheus metrics of serving.
+
+With PROMETHEUS_MULTIPROC_DIR set, each process writes its values to files there
+and a scrape of any of them gives the sum; without it a scrape gives one process.
+"""
+
+import os
+import time
+
+from prometheus_client import (
+    CONTENT_TYPE_LATEST,
+    REGISTRY,
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    generate_latest,
+)
+from prometheus_client.multiprocess import MultiProcessCollector
+
+from surfaces.contracts import RecommendResponse
+
+# Around the deadlines that surfaces have: 100 ms by default, rarely above a second.
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 10)
+# Timings that are no stage.
+NOT_STAGES = {"total"}
+
+REQUESTS = Counter(
+    "recplatform_requests", "Questions to surfaces, by how they ended.", ["surface", "outcome"]
+)
+REQUEST_SECONDS = Histogram(
+    "recplatform_request_seconds",
+    "Time from parsing to the answer, of questions that were answered.",
+    ["surface"],
+    buckets=BUCKETS,
+)
+STAGE_SECONDS = Histogram(
+    "recplatform_stage_seconds", "Time spent in a stage.", ["surface", "stage"], buckets=BUCKETS
+)
+DEGRADED = Counter(
+    "recplatform_degraded",
+    "Stages that failed or were skipped in an answer.",
+    ["surface", "stage", "reason"],
+)
+FALLBACKS = Counter(
+    "recplatform_fallbacks", "Answers that a fallback gave.", ["surface", "level", "reason"]
+)
+PLANS_VERSION = Gauge(
+    "recplatform_plans_version",
+    "Version of what is published that this process serves; of several processes the oldest.",
+    multiprocess_mode="livemin",
+)
+PLANS_CHECKED = Gauge(
+    "recplatform_plans_checked_timestamp_seconds",
+    "When this process last saw that its plans are current; of several processes the oldest.",
+    multiprocess_mode="livemin",
+)
+
+
+def observe(
+    surface: str, outcome: str, seconds: float, response: RecommendResponse | None = None
+) -> None:
+    """Count one question and how it went; a surface that is not published is counted as ``""``."""
+    REQUESTS.labels(surface, outcome).inc()
+    if response is None:
+        return
+    REQUEST_SECONDS.labels(surface).observe(seconds)
+    for stage, ms in response.timings_ms.items():
+        if stage not in NOT_STAGES:
+            STAGE_SECONDS.labels(surface, stage).observe(ms / 1000)
+    for degraded in response.degraded:
+        DEGRADED.labels(surface, degraded.stage, degraded.reason).inc()
+    if response.fallback is not None:
+        FALLBACKS.labels(surface, response.fallback.level, response.fallback.reason).inc()
+
+
+def plans_checked(version: int, age_s: float = 0.0) -> None:
+    """Note the version this process serves and how long ago it was seen to be current."""
+    PLANS_VERSION.set(version)
+    PLANS_CHECKED.set(time.time() - age_s)
+
+
+def exposition() -> tuple[bytes, str]:
+    """Return the metrics in Prometheus's text format, and its content type."""
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        gathered = CollectorRegistry()
+        MultiProcessCollector(gathered)  # type: ignore[no-untyped-call]  # the library leaves it untyped
+        return generate_latest(gathered), CONTENT_TYPE_LATEST
+    return generate_latest(REGISTRY), CONTENT_TYPE_LATEST
