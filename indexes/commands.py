@@ -81,6 +81,12 @@ class SearchCommand:
                 args += [param, value]
         return [*args, "DIALECT", 2]
 
+    def __str__(self) -> str:
+        """Return the command as people read it, without its time limit."""
+        args = self.args(timeout_ms=0)
+        at = args.index("TIMEOUT")
+        return printable(args[:at] + args[at + 2 :])
+
     def read(self, reply: list[Any]) -> tuple[int, list[RawHit]]:
         """Return the total and the hits of its reply."""
         if not self.return_fields:

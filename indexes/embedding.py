@@ -1,0 +1,205 @@
+"""Embedding: the text door. Texts in, float32 vectors out, in whatever shape the endpoint answers."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from indexes import sagemaker
+from indexes.errors import EmbeddingContract, EmbeddingError
+from indexes.schema import EndpointSpec
+
+Vectors = npt.NDArray[np.float32]
+
+# Batches are larger than queries, and SageMaker itself ends a call after 60 s.
+PASSAGE_TIMEOUT_S: Final = 60.0
+CONCURRENT_CALLS: Final = 2
+ATTEMPTS: Final = 6
+FIRST_PAUSE_S: Final = 0.25
+LONGEST_PAUSE_S: Final = 8.0
+
+# Names under which containers answer their vectors, and the objects of a list theirs.
+_KEYS: Final = ("embeddings", "embedding", "vectors", "predictions", "outputs", "data")
+
+
+def embed_query(endpoint: EndpointSpec, text: str, *, timeout_s: float | None = None) -> Vectors:
+    """Return the vector of a query text, of shape (dimension,)."""
+    limit = endpoint.timeout_ms / 1000
+    limit = limit if timeout_s is None else min(limit, timeout_s)
+    body = _body(endpoint, _clean(endpoint.query_prefix + text))
+    answer = sagemaker.invoke(endpoint, body, timeout_s=limit)
+    vector: Vectors = _finished(read_vectors(answer, count=1, endpoint=endpoint), endpoint)[0]
+    return vector
+
+
+def embed_passages(endpoint: EndpointSpec, texts: Sequence[str]) -> Vectors:
+    """Return the vectors of item texts, of shape (len(texts), dimension), in their order."""
+    if not texts:
+        return np.empty((0, endpoint.dimension), dtype=np.float32)
+    with ThreadPoolExecutor(CONCURRENT_CALLS, "embed") as pool:
+        parts = list(
+            pool.map(lambda batch: _embed_batch(endpoint, batch), _batches(endpoint, texts))
+        )
+    return np.concatenate(parts)
+
+
+def warm(endpoint: EndpointSpec) -> None:
+    """Prepare what the first query would otherwise wait for."""
+    sagemaker.warm(endpoint)
+
+
+def read_vectors(body: bytes, *, count: int, endpoint: EndpointSpec) -> Vectors:
+    """Return the vectors of an answer to ``count`` texts, of shape (count, dimension).
+
+    Reads pooled, flat and token-level shapes, bare or under a key. Raises EmbeddingContract.
+    """
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        raise _broken(endpoint, "is not JSON", body) from None
+    try:
+        found = _unwrap(_at(answer, endpoint.response_key))
+        pooled = _pool(found, count)
+    except _Unreadable as error:
+        raise _broken(endpoint, str(error), body) from None
+    if pooled.shape[1] != endpoint.dimension:
+        raise EmbeddingContract(
+            f'The embedding endpoint "{endpoint.slug}" answered vectors of {pooled.shape[1]} '
+            f"numbers, not {endpoint.dimension}. Set the dimension of the endpoint to what it answers."
+        )
+    with np.errstate(over="ignore"):
+        vectors = pooled.astype(np.float32)
+    if not np.isfinite(vectors).all():
+        raise _broken(endpoint, "holds numbers that are not finite", body)
+    return vectors
+
+
+class _Unreadable(Exception):
+    """Why an answer holds no vectors; completes the sentence "The answer …"."""
+
+
+def _at(answer: Any, path: str) -> Any:
+    for key in path.split(".") if path else ():
+        if not isinstance(answer, dict) or key not in answer:
+            raise _Unreadable(f'has no "{path}", the response key of the endpoint')
+        answer = answer[key]
+    return answer
+
+
+def _unwrap(value: Any) -> Any:
+    """Return the nested lists of numbers inside the objects that containers put around them."""
+    if isinstance(value, dict):
+        key = next((key for key in _KEYS if key in value), None)
+        if key is None:
+            raise _Unreadable("holds none of the keys " + ", ".join(_KEYS))
+        return _unwrap(value[key])
+    if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
+        return [_unwrap(part) for part in _in_order(value)]
+    return value
+
+
+def _in_order(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not any("index" in part for part in parts):
+        return parts
+    by_index: Mapping[Any, dict[str, Any]] = {
+        part["index"]: part for part in parts if isinstance(part.get("index"), int)
+    }
+    if set(by_index) != set(range(len(parts))):
+        raise _Unreadable(f"does not number its {len(parts)} vectors from 0")
+    return [by_index[number] for number in range(len(parts))]
+
+
+def _pool(value: Any, count: int) -> npt.NDArray[np.float64]:
+    """Return (count, n) from pooled, flat or token-level numbers; tokens are averaged."""
+    if not isinstance(value, list):
+        raise _Unreadable("holds no list of numbers")
+    whole = _numbers(value)
+    if whole is None:
+        # Texts of different lengths have different numbers of tokens.
+        rows = [_numbers(part) if isinstance(part, list) else None for part in value]
+        if len(rows) != count:
+            raise _Unreadable(f"holds {len(rows)} parts for {count} texts")
+        means = [_mean(row) for row in rows]
+        if len({mean.shape for mean in means}) != 1:
+            raise _Unreadable("holds vectors of different lengths")
+        return np.stack(means)
+    if whole.ndim == 1 and count == 1:
+        return whole[np.newaxis]
+    if whole.ndim == 2 and count == 1:
+        return _mean(whole)[np.newaxis]
+    if whole.ndim == 2 and len(whole) == count:
+        return whole
+    if whole.ndim > 2 and len(whole) == count:
+        return np.stack([_mean(row) for row in whole])
+    raise _Unreadable(f"has the shape {list(whole.shape)} for {count} texts")
+
+
+def _mean(row: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
+    if row is not None and row.ndim == 3 and len(row) == 1:
+        row = row[0]
+    if row is None or row.ndim not in (1, 2):
+        raise _Unreadable("holds something else than vectors")
+    mean: npt.NDArray[np.float64] = row if row.ndim == 1 else row.mean(axis=0)
+    return mean
+
+
+def _numbers(value: list[Any]) -> npt.NDArray[np.float64] | None:
+    """Return the nested lists as an array, None where they are ragged or hold no numbers."""
+    try:
+        array = np.array(value)
+    except (ValueError, TypeError, OverflowError):
+        return None
+    return array.astype(np.float64) if array.dtype.kind in "fiu" and array.size else None
+
+
+def _broken(endpoint: EndpointSpec, problem: str, body: bytes) -> EmbeddingContract:
+    start = body[:200].decode("utf-8", "replace")
+    return EmbeddingContract(
+        f'The embedding endpoint "{endpoint.slug}" gave an answer that {problem}. It begins: {start}'
+    )
+
+
+def _batches(endpoint: EndpointSpec, texts: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(texts), endpoint.max_batch):
+        yield texts[start : start + endpoint.max_batch]
+
+
+def _embed_batch(endpoint: EndpointSpec, texts: Sequence[str]) -> Vectors:
+    prefixed = [_clean(endpoint.passage_prefix + text) for text in texts]
+    # One text goes as a string: some containers take no list.
+    body = _body(endpoint, prefixed if len(prefixed) > 1 else prefixed[0])
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            answer = sagemaker.invoke(endpoint, body, timeout_s=PASSAGE_TIMEOUT_S)
+            return _finished(read_vectors(answer, count=len(texts), endpoint=endpoint), endpoint)
+        except EmbeddingError as error:
+            if not error.retryable or attempt == ATTEMPTS:
+                raise
+        pause = min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S)
+        time.sleep(pause * random.uniform(0.5, 1))
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _body(endpoint: EndpointSpec, texts: str | list[str]) -> bytes:
+    return orjson.dumps({**endpoint.request_extra, endpoint.request_key: texts})
+
+
+def _clean(text: str) -> str:
+    """Replace halves of surrogate pairs, which JSON cannot carry."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _finished(vectors: Vectors, endpoint: EndpointSpec) -> Vectors:
+    if not endpoint.normalize:
+        return vectors
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    # A vector of zeros has no direction and stays what it is.
+    unit: Vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return unit
