@@ -2,11 +2,14 @@
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from recplatform.devstack.errors import StackProblem
+from recplatform.devstack.process import Interrupted, die_with, interruptible
 from recplatform.devstack.stack import running
 
 DEFAULT_DATA = Path(".local/stack")
@@ -21,13 +24,33 @@ def main() -> int:
     run.add_argument("command", nargs="+", metavar="COMMAND")
     args = parser.parse_args()
     try:
-        with running(args.data.resolve()) as stack:
-            return subprocess.call(args.command, env={**os.environ, **stack.environment})
+        with interruptible(), running(args.data.resolve()) as stack:
+            return _call(args.command, {**os.environ, **stack.environment})
     except StackProblem as problem:
         print(problem, file=sys.stderr)
         return 1
-    except KeyboardInterrupt:
-        return 130
+    except Interrupted as interrupted:
+        return interrupted.exit_code
+
+
+def _call(command: Sequence[str], environment: dict[str, str]) -> int:
+    """Run the command in the foreground: the terminal, and its Ctrl-C, are the command's."""
+    # Handled by doing nothing: what is ignored outright would be ignored by the command too.
+    former = signal.signal(signal.SIGINT, lambda *_: None)
+    parent = os.getpid()
+    try:
+        process = subprocess.Popen(
+            command, env=environment, preexec_fn=lambda: die_with(parent, signal.SIGTERM)
+        )
+    except FileNotFoundError as exc:
+        raise StackProblem(f'There is no command "{command[0]}".') from exc
+    try:
+        return process.wait()
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            process.wait()
+        signal.signal(signal.SIGINT, former)
 
 
 if __name__ == "__main__":

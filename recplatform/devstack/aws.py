@@ -3,13 +3,13 @@
 Run as ``python -m recplatform.devstack.aws FD`` it serves on an inherited socket.
 """
 
-import http.client
 import sys
 from importlib import import_module
 from importlib.util import find_spec
 
 from recplatform.devstack.errors import ComponentMissing
-from recplatform.devstack.process import HOST, Children, listening_socket, wait_until
+from recplatform.devstack.ports import HOST, http_status, listening_socket
+from recplatform.devstack.process import Children, wait_until
 
 # What boto3 sends, down to the service name in the signature, by which moto tells services apart.
 _SIGNED = "AWS4-HMAC-SHA256 Credential=dev/20260101/us-east-1/{}/aws4_request, SignedHeaders=host, Signature=0"
@@ -45,19 +45,12 @@ class Aws:
 
     def _answers(self) -> bool:
         # One real call each: moto loads a service at its first call, which takes a second.
-        return self._status("POST", _LIST_TABLES, b"{}") == 200 and (
-            self._status("GET", _LIST_BUCKETS) == 200
+        calls = (("POST", _LIST_TABLES, b"{}"), ("GET", _LIST_BUCKETS, None))
+        return all(
+            http_status(self._port, "/", method=method, headers=headers, body=body, timeout_s=30)
+            == 200
+            for method, headers, body in calls
         )
-
-    def _status(self, method: str, headers: dict[str, str], body: bytes | None = None) -> int:
-        connection = http.client.HTTPConnection(HOST, self._port, timeout=30)
-        try:
-            connection.request(method, "/", body=body, headers=headers)
-            return connection.getresponse().status
-        except (OSError, http.client.HTTPException):
-            return 0
-        finally:
-            connection.close()
 
 
 def serve(fd: int) -> None:

@@ -15,7 +15,8 @@ from psycopg import sql
 
 from recplatform.devstack.errors import ComponentMissing, ServiceFailed
 from recplatform.devstack.identity import Identity, identity_for
-from recplatform.devstack.process import HOST, Child, Children, free_port, wait_until
+from recplatform.devstack.ports import HOST, free_port
+from recplatform.devstack.process import Child, Children, wait_until
 
 DATABASE = "recplatform"
 USER = "postgres"

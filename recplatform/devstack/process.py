@@ -7,25 +7,30 @@ whoever starts children stops them in a ``finally``.
 
 import ctypes
 import os
-import random
 import signal
-import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import FrameType
 
 from recplatform.devstack.errors import ServiceFailed
 
-HOST = "127.0.0.1"
-# Below the range from which the kernel takes ports for outgoing connections, so
-# that nobody can take a port between the moment it was found and its use.
-FREE_PORTS = range(20_000, 32_000)
 PR_SET_PDEATHSIG = 1
+INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+
+
+class Interrupted(Exception):
+    """Somebody asked this process to stop."""
+
+    def __init__(self, how: signal.Signals) -> None:
+        super().__init__(how.name)
+        self.exit_code = 128 + how
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,21 +82,13 @@ class Children:
         before_exec: Callable[[], None] | None = None,
         cwd: Path | None = None,
     ) -> Child:
-        """Start a server in a group of its own, its output in ``<log_dir>/<name>.log``.
+        """Start a program in a group of its own, its output in ``<log_dir>/<name>.log``.
 
         Must run in the main thread: the kernel's signal comes when the thread ends
         that made the child. ``before_exec`` runs in the child and may change its user.
         """
         self.log_dir.mkdir(parents=True, exist_ok=True)
         log = self.log_dir / f"{name}.log"
-        parent = os.getpid()
-
-        def prepare() -> None:
-            if before_exec is not None:
-                before_exec()
-            # After a change of user, which would clear it.
-            _die_with(parent, stop_signal)
-
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [str(part) for part in command],
@@ -102,11 +99,30 @@ class Children:
                 cwd=cwd,
                 pass_fds=pass_fds,
                 start_new_session=True,
-                preexec_fn=prepare,
+                preexec_fn=_preparation(stop_signal, before_exec),
             )
         child = Child(name, process, log, stop_signal)
         self.started.append(child)
         return child
+
+    @contextmanager
+    def foreground(
+        self, command: Sequence[str], *, env: Mapping[str, str], cwd: Path
+    ) -> Iterator["subprocess.Popen[bytes]"]:
+        """Run a command that writes to our own output; end it on the way out."""
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            env={**os.environ, **env},
+            cwd=cwd,
+            start_new_session=True,
+            preexec_fn=_preparation(signal.SIGTERM),
+        )
+        try:
+            yield process
+        finally:
+            _kill_group(process.pid)
+            process.wait()
 
     def stopped(self) -> Child | None:
         """Return a child that ended although nobody asked it to, or None."""
@@ -141,33 +157,42 @@ def wait_until(child: Child, ready: Callable[[], bool], *, timeout_s: float = 60
     raise child.failure()
 
 
-def free_port() -> int:
-    """Return a port on which nothing listens."""
-    for port in random.sample(FREE_PORTS, 200):
-        if is_free(port):
-            return port
-    raise OSError(f"no free port between {FREE_PORTS.start} and {FREE_PORTS.stop}")
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Turn the first Ctrl-C, SIGTERM or SIGHUP into Interrupted, and ignore those after it.
+
+    So that the ``finally`` blocks between here and there run, and run to their end.
+    """
+
+    def interrupt(number: int, _: FrameType | None) -> None:
+        for wanted in INTERRUPTS:
+            signal.signal(wanted, signal.SIG_IGN)
+        raise Interrupted(signal.Signals(number))
+
+    former = {wanted: signal.signal(wanted, interrupt) for wanted in INTERRUPTS}
+    try:
+        yield
+    finally:
+        for wanted, handler in former.items():
+            signal.signal(wanted, handler)
 
 
-def is_free(port: int) -> bool:
-    """Tell whether a server could listen on the port."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
+def _preparation(
+    stop_signal: signal.Signals, before_exec: Callable[[], None] | None = None
+) -> Callable[[], None]:
+    parent = os.getpid()
+
+    def prepare() -> None:
+        if before_exec is not None:
+            before_exec()
+        # After a change of user, which would clear it.
+        die_with(parent, stop_signal)
+
+    return prepare
 
 
-def listening_socket() -> socket.socket:
-    """Return a bound, listening socket to hand to a server of ours: no race for its port."""
-    listener = socket.create_server((HOST, 0), backlog=1024)
-    listener.set_inheritable(True)
-    return listener
-
-
-def _die_with(parent: int, how: signal.Signals) -> None:
+def die_with(parent: int, how: signal.Signals) -> None:
+    """Let the kernel signal this process when its parent is gone. Called between fork and exec."""
     if _libc is None:
         return
     _libc.prctl(PR_SET_PDEATHSIG, int(how))

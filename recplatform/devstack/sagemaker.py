@@ -1,10 +1,10 @@
 """The model server as a part of the stack."""
 
-import http.client
 import sys
 
 from recplatform.devstack.model import VARIABLE, check_wheels
-from recplatform.devstack.process import HOST, Children, listening_socket, wait_until
+from recplatform.devstack.ports import HOST, http_status, listening_socket
+from recplatform.devstack.process import Children, wait_until
 
 
 class SageMaker:
@@ -28,15 +28,5 @@ class SageMaker:
             )
 
     def wait(self) -> dict[str, str]:
-        wait_until(self._child, self._answers)
+        wait_until(self._child, lambda: http_status(self._port, "/ping") == 200)
         return {VARIABLE: f"http://{HOST}:{self._port}"}
-
-    def _answers(self) -> bool:
-        connection = http.client.HTTPConnection(HOST, self._port, timeout=5)
-        try:
-            connection.request("GET", "/ping")
-            return connection.getresponse().status == 200
-        except (OSError, http.client.HTTPException):
-            return False
-        finally:
-            connection.close()

@@ -9,7 +9,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from recplatform.devstack.errors import ComponentMissing, StackProblem
-from recplatform.devstack.process import HOST, Children, free_port, wait_until
+from recplatform.devstack.ports import HOST, free_port
+from recplatform.devstack.process import Children, wait_until
 
 MODULE_VARIABLE = "VALKEY_SEARCH_MODULE"
 
