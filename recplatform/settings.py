@@ -1,8 +1,13 @@
 """Django settings: every value comes from the environment, with a default that runs from a fresh clone."""
 
 from pathlib import Path
+from typing import Any
 
 import environ
+from django.templatetags.static import static
+from django.urls import reverse_lazy
+
+from recplatform import logs
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 env = environ.Env()
@@ -37,6 +42,7 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
+    "recplatform.health.middleware",
     "django.middleware.security.SecurityMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
@@ -93,6 +99,9 @@ VALKEY_CLUSTER: bool = env.bool("VALKEY_CLUSTER", default=False)
 VALKEY_NAMESPACE: str = env.str("VALKEY_NAMESPACE", default="rp")
 AWS_REGION: str = env.str("AWS_REGION", default=env.str("AWS_DEFAULT_REGION", default="us-east-1"))
 
+# Name of the SageMaker endpoint that embeds the demo catalog: 384 dimensions.
+DEMO_ENDPOINT: str = env.str("DEMO_ENDPOINT", default="minilm-l6-v2")
+
 # --- Celery ---------------------------------------------------------------
 # kombu knows the protocol by the name of redis.
 CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL", default=VALKEY_URL).replace(
@@ -109,34 +118,162 @@ CELERY_BEAT_SCHEDULER = "django_celery_beat.schedulers:DatabaseScheduler"
 CELERY_TIMEZONE = TIME_ZONE
 
 # --- API ------------------------------------------------------------------
-REST_FRAMEWORK = {
+REST_FRAMEWORK: dict[str, Any] = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["surfaces.api.auth.ApiKeyAuthentication"],
     "DEFAULT_PERMISSION_CLASSES": ["surfaces.api.auth.HasApiKey"],
-    "DEFAULT_RENDERER_CLASSES": ["surfaces.api.rendering.OrjsonRenderer"],
-    "DEFAULT_PARSER_CLASSES": ["surfaces.api.rendering.OrjsonParser"],
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
     "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
     "EXCEPTION_HANDLER": "surfaces.api.problems.exception_handler",
     "UNAUTHENTICATED_USER": None,
 }
-SPECTACULAR_SETTINGS = {
+SPECTACULAR_SETTINGS: dict[str, Any] = {
     "TITLE": "recplatform",
     "DESCRIPTION": "Recommendations for every surface of a storefront, configured in the admin.",
     "VERSION": "1",
+    # The first that has null as a type, which pydantic's schemas write.
+    "OAS_VERSION": "3.1.0",
     "SERVE_INCLUDE_SCHEMA": False,
     "SERVE_PERMISSIONS": [],
     "SERVE_AUTHENTICATION": [],
     "SWAGGER_UI_DIST": "SIDECAR",
     "SWAGGER_UI_FAVICON_HREF": "SIDECAR",
+    "SWAGGER_UI_SETTINGS": {"persistAuthorization": True, "tryItOutEnabled": True},
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": r"/api/v1",
+    "TAGS": [{"name": "recommendations", "description": "Items for the surfaces of a storefront."}],
 }
 
+# --- Logging --------------------------------------------------------------
+# One JSON object a line; text for people while DEBUG is on.
+LOG_LEVEL: str = env.str("LOG_LEVEL", default="INFO").upper()
+LOGGING = logs.configure(debug=DEBUG, level=LOG_LEVEL)
+
 # --- Admin ----------------------------------------------------------------
-UNFOLD = {
+# Shown in the admin's corner, so that nobody publishes to the wrong installation.
+ENVIRONMENT: str = env.str("ENVIRONMENT", default="development")
+
+
+def _page(title: str, icon: str, page: str, permission: str = "") -> dict[str, Any]:
+    """Return an entry of the admin's sidebar, for whoever has the permission."""
+    return {
+        "title": title,
+        "icon": icon,
+        "link": reverse_lazy(page),
+        "permission": lambda request: not permission or request.user.has_perm(permission),
+    }
+
+
+UNFOLD: dict[str, Any] = {
     "SITE_TITLE": "recplatform",
     "SITE_HEADER": "recplatform",
     "SITE_SUBHEADER": "Recommendations, configured",
     "SITE_SYMBOL": "recommend",
     "SHOW_HISTORY": True,
     "SHOW_VIEW_ON_SITE": False,
+    "ENVIRONMENT": "surfaces.admin.dashboard.environment",
+    "DASHBOARD_CALLBACK": "surfaces.admin.dashboard.context",
+    "STYLES": [lambda request: static("surfaces/console.css")],
+    "COLORS": {
+        "primary": {
+            "50": "oklch(97.1% .014 185)",
+            "100": "oklch(94.3% .04 184)",
+            "200": "oklch(89.2% .075 183)",
+            "300": "oklch(82.3% .105 182)",
+            "400": "oklch(74.2% .118 182)",
+            "500": "oklch(64.8% .112 184)",
+            "600": "oklch(54.3% .096 186)",
+            "700": "oklch(46.6% .081 188)",
+            "800": "oklch(40.1% .066 190)",
+            "900": "oklch(35.1% .054 192)",
+            "950": "oklch(25.6% .043 194)",
+        },
+    },
+    "SIDEBAR": {
+        "show_search": True,
+        "navigation": [
+            {
+                "title": "Surfaces",
+                "separator": False,
+                "items": [
+                    _page("Overview", "dashboard", "admin:index"),
+                    _page(
+                        "Surfaces",
+                        "view_carousel",
+                        "admin:surfaces_surface_changelist",
+                        "surfaces.view_surface",
+                    ),
+                    _page(
+                        "Rerankers",
+                        "swap_vert",
+                        "admin:surfaces_reranker_changelist",
+                        "surfaces.view_reranker",
+                    ),
+                    _page(
+                        "API keys",
+                        "key",
+                        "admin:surfaces_apikey_changelist",
+                        "surfaces.view_apikey",
+                    ),
+                    _page("Preview", "visibility", "preview", "surfaces.view_surface"),
+                ],
+            },
+            {
+                "title": "Indexes",
+                "separator": True,
+                "items": [
+                    _page(
+                        "Indexes",
+                        "database",
+                        "admin:indexes_indexdefinition_changelist",
+                        "indexes.view_indexdefinition",
+                    ),
+                    _page(
+                        "Builds",
+                        "construction",
+                        "admin:indexes_indexbuild_changelist",
+                        "indexes.view_indexbuild",
+                    ),
+                    _page(
+                        "Endpoints",
+                        "neurology",
+                        "admin:indexes_embeddingendpoint_changelist",
+                        "indexes.view_embeddingendpoint",
+                    ),
+                    _page(
+                        "Catalogs",
+                        "inventory_2",
+                        "admin:indexes_catalogsource_changelist",
+                        "indexes.view_catalogsource",
+                    ),
+                ],
+            },
+            {
+                "title": "Enrichment",
+                "separator": True,
+                "items": [
+                    _page(
+                        "Sources",
+                        "person_search",
+                        "admin:enrichment_enrichmentsource_changelist",
+                        "enrichment.view_enrichmentsource",
+                    ),
+                ],
+            },
+            {
+                "title": "System",
+                "separator": True,
+                "items": [
+                    _page("Users", "person", "admin:auth_user_changelist", "auth.view_user"),
+                    _page("Groups", "group", "admin:auth_group_changelist", "auth.view_group"),
+                    _page(
+                        "Schedules",
+                        "schedule",
+                        "admin:django_celery_beat_periodictask_changelist",
+                        "django_celery_beat.view_periodictask",
+                    ),
+                ],
+            },
+        ],
+    },
 }

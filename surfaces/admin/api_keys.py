@@ -1,0 +1,123 @@
+"""API keys in the admin: shown once when made, revoked for good, never edited into another key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db.models import Field as ModelField
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import reverse
+from unfold.admin import ModelAdmin
+from unfold.decorators import action, display
+from unfold.enums import ActionVariant
+from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
+
+from surfaces import keys
+from surfaces.models import ApiKey
+
+ACTIVE, REVOKED = "Active", "Revoked"
+
+
+@admin.register(ApiKey)
+class ApiKeyAdmin(ModelAdmin):
+    list_display = ["name", "prefix_shown", "state", "scope", "created_at"]
+    search_fields = ["name", "prefix"]
+    fields = ["name", "surfaces"]
+    actions_detail = ["revoke"]
+
+    def get_queryset(self, request: HttpRequest) -> Any:
+        return super().get_queryset(request).prefetch_related("surfaces")
+
+    def formfield_for_dbfield(
+        self, db_field: ModelField[Any, Any], request: HttpRequest, **kwargs: Any
+    ) -> forms.Field | None:
+        field: forms.Field | None = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if db_field.name == "surfaces" and field is not None:
+            field.widget = UnfoldAdminCheckboxSelectMultipleWidget(choices=field.widget.choices)
+            field.help_text = "None ticked: every surface."
+        return field
+
+    def save_model(
+        self, request: HttpRequest, obj: ApiKey, form: forms.ModelForm[ApiKey], change: bool
+    ) -> None:
+        if change:
+            super().save_model(request, obj, form, change)
+            return
+        issued, plaintext = keys.issue(obj.name, form.cleaned_data["surfaces"])
+        obj.__dict__.update(issued.__dict__)
+        # For response_add alone: the plaintext is nowhere stored.
+        obj.plaintext = plaintext  # type: ignore[attr-defined]  # rides on the object of this request
+
+    def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
+        keys.rescope(form.instance, form.cleaned_data["surfaces"])
+
+    def response_add(
+        self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
+    ) -> HttpResponse:
+        # Rendered at once and not after a redirect, which would have to keep the key somewhere.
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Key of {obj.name}",
+            "opts": self.opts,
+            "original": obj,
+            "plaintext": obj.plaintext,  # type: ignore[attr-defined]  # set by save_model
+            "list_url": reverse("admin:surfaces_apikey_changelist"),
+        }
+        response = TemplateResponse(request, "admin/surfaces/apikey/issued.html", context)
+        response["Cache-Control"] = "no-store"
+        return response
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        revoked = isinstance(obj, ApiKey) and obj.revoked_at is not None
+        return not revoked and super().has_change_permission(request, obj)
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        # A revoked key stays as a record of who could once call.
+        return False
+
+    @display(description="Begins with")
+    def prefix_shown(self, obj: ApiKey) -> str:
+        return f"{obj.prefix}…"
+
+    @display(description="State", label={ACTIVE: "success", REVOKED: "danger"})
+    def state(self, obj: ApiKey) -> str:
+        return REVOKED if obj.revoked_at else ACTIVE
+
+    @display(description="Surfaces")
+    def scope(self, obj: ApiKey) -> str:
+        if not obj.scoped:
+            return "every surface"
+        return ", ".join(surface.slug for surface in obj.surfaces.all()) or "none any more"
+
+    @action(
+        description="Revoke…",
+        url_path="revoke",
+        icon="block",
+        permissions=["revoke"],
+        variant=ActionVariant.DANGER,
+    )
+    def revoke(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        key = self.get_object(request, object_id)
+        if key is None:
+            raise Http404
+        if request.method == "POST":
+            keys.revoke(key)
+            self.log_change(request, key, "Revoked.")
+            messages.success(request, f"{key.name} is revoked: it is refused within a second.")
+            return HttpResponseRedirect(reverse("admin:surfaces_apikey_changelist"))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": f"Revoke {key.name}",
+            "opts": self.opts,
+            "original": key,
+            "back_url": reverse("admin:surfaces_apikey_change", args=[key.pk]),
+        }
+        return TemplateResponse(request, "admin/surfaces/apikey/revoke.html", context)
+
+    def has_revoke_permission(self, request: HttpRequest, object_id: Any = None) -> bool:
+        if not request.user.has_perm("surfaces.change_apikey"):
+            return False
+        return not ApiKey.objects.filter(pk=object_id).exclude(revoked_at=None).exists()

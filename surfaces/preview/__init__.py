@@ -1,0 +1,1 @@
+"""The preview: staff put questions to a surface and see what it answers, and why."""
