@@ -42,10 +42,13 @@ SILENCE = timedelta(seconds=90)
 POLL = 0.25
 
 
-def start(definition: IndexDefinition, *, requested_by: User | None = None) -> IndexBuild:
+def start(
+    definition: IndexDefinition, *, requested_by: User | None = None, enqueue: bool = True
+) -> IndexBuild:
     """Freeze the definition as the next build and enqueue it on commit.
 
-    Raises BuildError with every reason that keeps it from being built.
+    Without ``enqueue`` the caller runs it. Raises BuildError with every reason
+    that keeps it from being built.
     """
     with transaction.atomic():
         definition = IndexDefinition.objects.select_for_update().get(pk=definition.pk)
@@ -62,7 +65,8 @@ def start(definition: IndexDefinition, *, requested_by: User | None = None) -> I
             requested_by=requested_by,
             heartbeat_at=timezone.now(),
         )
-        _enqueue("run_build", build.pk)
+        if enqueue:
+            _enqueue("run_build", build.pk)
     return build
 
 
@@ -259,6 +263,8 @@ def _finish(lease: Lease, seconds: float) -> float | None:
 def _set_back(lease: Lease, error: IndexesError) -> float | None:
     """Wait after a temporary error; fail the build on any other, and when it lasts."""
     build = lease.build
+    # What a transaction took back is still on the instance.
+    build.refresh_from_db()
     try:
         if error.retryable and build.setbacks <= MAX_SETBACKS:
             lease.release(notice=f"{_sentence(error)} Trying again."[:300])

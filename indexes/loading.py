@@ -134,10 +134,9 @@ def _read(spec: IndexSpec, rows: Iterable[SourceRow]) -> _Shard:
 def _set_duplicates_aside(build: IndexBuild, shard: _Shard) -> None:
     """Reject items whose key an earlier row wrote; a key that this very row wrote is a repeated shard."""
     keys = [build.key_prefix + item.id for _, item in shard.items]
+    written_by = valkey.hash_fields(keys, [ROW_FIELD], fresh=True)
     fresh = []
-    for (number, item), [row] in zip(
-        shard.items, valkey.hash_fields(keys, [ROW_FIELD]), strict=True
-    ):
+    for (number, item), [row] in zip(shard.items, written_by, strict=True):
         if row is None or int(row) == number:
             fresh.append((number, item))
         else:

@@ -14,6 +14,7 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     HTTPClientError,
+    IncompleteReadError,
     NoCredentialsError,
     ResponseStreamingError,
 )
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
 
 BUFFER_BYTES = 1 << 20
-# A long load reads one object for an hour: connections that break are taken up again.
+# One stream is read for as long as its rows take to embed: connections do break.
 RECONNECTS = 5
 
 
@@ -71,7 +72,7 @@ def translated(uri: str) -> Iterator[None]:
         raise CatalogError(
             f"No AWS credentials to read {uri}: give the worker a role or AWS_ACCESS_KEY_ID."
         ) from error
-    except (HTTPClientError, ResponseStreamingError) as error:
+    except (HTTPClientError, IncompleteReadError, ResponseStreamingError) as error:
         raise CatalogUnavailable(f"S3 gives no answer for {uri}: {error}") from error
     except BotoCoreError as error:
         raise CatalogError(f"Cannot read {uri}: {error}") from error
