@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from string import ascii_lowercase, ascii_uppercase
 from typing import Any, Final
 
 from pydantic import JsonValue
@@ -26,6 +27,7 @@ EVERYTHING: Final = "*"
 # Not query text: a filter that no item can pass is never sent.
 NOTHING: Final = "<nothing>"
 
+_LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
 _TO_ESCAPE: Final = re.compile(r"([\s!-/:-@\[-^`{-~])", re.ASCII)
 
 
@@ -91,7 +93,7 @@ def parse_caller_filter(field: FieldSpec, value: JsonValue) -> tuple[Clause, ...
         clauses.append(AnyOf(field.name, _values(field, value["any"])))
     if "none" in value:
         clauses.append(NoneOf(field.name, _values(field, value["none"])))
-    bounds = {name: _bound(field, value[name]) for name in _BOUNDS if name in value}
+    bounds = {name: _caller_bound(field, name, value[name]) for name in _BOUNDS if name in value}
     if bounds:
         clauses.append(Range(field.name, **bounds))
     return tuple(clauses)
@@ -228,8 +230,8 @@ def _held(value: Any) -> set[str | float]:
 
 
 def _fold(value: Any) -> str | float:
-    """Fold a tag as the engines do, which compare tags without case."""
-    return value.strip().lower() if isinstance(value, str) else float(value)
+    """Fold a tag as the engines compare it: without the case of ASCII letters."""
+    return tag_text(value).translate(_LOWER) if isinstance(value, str) else float(value)
 
 
 def _values(field: FieldSpec, value: object) -> tuple[str | float, ...]:
@@ -261,6 +263,16 @@ def _bound(field: FieldSpec, value: object) -> float:
         return as_number(value)
     except ValueError as error:
         raise FilterError(field.name, f"Give a number: {error}.") from None
+
+
+def _caller_bound(field: FieldSpec, name: str, value: object) -> float:
+    try:
+        return _bound(field, value)
+    except FilterError as error:
+        if field.type is not FieldType.NUMERIC:
+            raise
+        # The number is wrong, not the filter: say which of the bounds holds it.
+        raise FilterError(f"{field.name}.{name}", str(error)) from None
 
 
 def _words(field: FieldSpec, values: Sequence[object]) -> Words:

@@ -78,7 +78,8 @@ class _Limited(valkey.Connection):
     """
 
     def _connect(self) -> Any:
-        self.socket_connect_timeout = _remaining()
+        # The second one bounds a TLS handshake.
+        self.socket_connect_timeout = self.socket_timeout = _remaining()
         return super()._connect()
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
@@ -183,18 +184,20 @@ def _translated_reply(message: str) -> SearchError:
     return SearchRejected(f"The search engine refused the command: {message}")
 
 
-def _read(call: Callable[[Client], T], timeout_s: float) -> T:
-    """Run a read within the time, once more on the primary when it cannot be answered.
+def _read(call: Callable[[Client], T], timeout_s: float, *, fresh: bool = False) -> T:
+    """Run a read within the time, once more elsewhere when the first server cannot answer.
 
-    The second try also replaces connections that a restart of the server broke.
+    ``fresh`` asks the primary first: a replica may be behind. With one server the
+    second try replaces a connection that a restart broke.
     """
+    first, second = (writer, reader) if fresh else (reader, writer)
     with time_limit(timeout_s):
         try:
             with translated():
-                return call(reader())
+                return call(first())
         except SearchUnavailable:
             with translated():
-                return call(writer())
+                return call(second())
 
 
 def _write(call: Callable[[Client], T], timeout_s: float = DEFAULT_TIMEOUT_S) -> T:
@@ -260,7 +263,7 @@ def index_info(name: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> IndexState
             replies = [client.execute_command("FT.INFO", name)]
         return commands.add_states([commands.read_state(reply) for reply in replies])
 
-    return _write(ask, timeout_s)
+    return _read(ask, timeout_s, fresh=True)
 
 
 def list_indexes() -> list[str]:
@@ -277,9 +280,16 @@ def search(command: SearchCommand, *, timeout_s: float) -> tuple[int, list[RawHi
 
 
 def hash_fields(
-    keys: Sequence[Key], fields: Sequence[str], *, timeout_s: float = DEFAULT_TIMEOUT_S
+    keys: Sequence[Key],
+    fields: Sequence[str],
+    *,
+    timeout_s: float = DEFAULT_TIMEOUT_S,
+    fresh: bool = False,
 ) -> list[list[bytes | None]]:
-    """Return the fields of each hash in the order asked, None where one is missing."""
+    """Return the fields of each hash in the order asked, None where one is missing.
+
+    ``fresh`` for what was written a moment ago: it asks the primary, not a replica.
+    """
     if not keys or not fields:
         return [[] for _ in keys]
 
@@ -289,7 +299,7 @@ def hash_fields(
             pipeline.execute_command("HMGET", key_bytes(key), *fields)
         return cast("list[list[bytes | None]]", pipeline.execute())
 
-    return _read(ask, timeout_s)
+    return _read(ask, timeout_s, fresh=fresh)
 
 
 def write_hashes(items: Iterable[tuple[Key, Mapping[str, Any]]]) -> int:
@@ -367,12 +377,14 @@ class VersionedDocument:
 
     def version(self, *, timeout_s: float = 1.0) -> int | None:
         """Return the version that is there."""
-        raw = _read(lambda client: client.hget(self.key, "version"), timeout_s)
+        raw = _read(lambda client: client.hget(self.key, "version"), timeout_s, fresh=True)
         return None if raw is None else int(cast("bytes", raw))
 
     def read(self, *, timeout_s: float = 5.0) -> tuple[int, bytes] | None:
         """Return the version and the document, which belong together."""
-        [version, body] = hash_fields([self.key], ["version", "body"], timeout_s=timeout_s)[0]
+        [[version, body]] = hash_fields(
+            [self.key], ["version", "body"], timeout_s=timeout_s, fresh=True
+        )
         return None if version is None or body is None else (int(version), body)
 
 
