@@ -136,7 +136,7 @@ def _caller(plan: Plan, request: RecommendRequest, errors: list[FieldError]) -> 
         try:
             clauses += parse_caller_filter(opened.field, value)
         except FilterError as error:
-            errors.append(FieldError(where, "invalid", str(error)))
+            errors.append(FieldError(f"filters.{error.field}", "invalid", str(error)))
     for name, opened in plan.caller.items():
         if name not in request.filters:
             clauses += _missing(f"filters.{name}", opened.when_missing, errors)
