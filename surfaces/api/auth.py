@@ -35,10 +35,10 @@ class ApiKeyAuthentication(BaseAuthentication):
                 f'Send the header "Authorization: {SCHEME} …" with a key made in the admin.',
                 headers=CHALLENGE,
             )
-        if not registry.loaded:
-            raise not_ready()
         scope = registry.scope(digest(key))
         if scope is None:
+            if not registry.loaded:
+                raise not_ready()
             raise ApiProblem(
                 "invalid_key",
                 "This key is wrong or revoked. Make a new one in the admin.",

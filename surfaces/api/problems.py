@@ -132,7 +132,7 @@ def to_problem(error: Exception) -> ApiProblem:
         case UnreadablePostError():
             return ApiProblem("malformed_json", "The body broke off.")
         case SuspiciousOperation():
-            return ApiProblem("malformed_query", "The request cannot be read.")
+            return ApiProblem("bad_request", "The request's host or form is not accepted.")
         case APIException():
             return _from_framework(error)
         case _:

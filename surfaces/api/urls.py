@@ -1,14 +1,14 @@
 """Addresses of the API."""
 
 from django.http import Http404, HttpRequest, HttpResponse
-from django.urls import path
+from django.urls import path, re_path
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from surfaces.api.problems import problem_response, to_problem
 from surfaces.api.views import PageView, RecommendationsView
 
 
-def no_such_address(request: HttpRequest, rest: str) -> HttpResponse:
+def no_such_address(request: HttpRequest) -> HttpResponse:
     """Answer what no other address takes: Django's own page is HTML while DEBUG is on."""
     return problem_response(request, to_problem(Http404()))
 
@@ -18,5 +18,5 @@ urlpatterns = [
     path("surfaces/<str:slug>/recommendations", RecommendationsView.as_view(), name="recommend"),
     path("schema/", SpectacularAPIView.as_view(), name="api-schema"),
     path("docs/", SpectacularSwaggerView.as_view(url_name="api-schema"), name="api-docs"),
-    path("<path:rest>", no_such_address),
+    re_path("", no_such_address),
 ]
