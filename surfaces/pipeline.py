@@ -52,8 +52,6 @@ T = TypeVar("T")
 
 # The most items that a seed signal starts a search from.
 MAX_SEEDS = 50
-# The most neighbours that valkey-search gives.
-MAX_K = 10_000
 
 
 def recommend(
@@ -221,7 +219,7 @@ class Run:
         )
 
     def _k(self) -> int:
-        return min(MAX_K, self.plan.document.candidates + len(self.excluded))
+        return self.plan.document.candidates + len(self.excluded)
 
     def _timed(self, stage: str, call: Callable[[float], T]) -> T:
         started = perf_counter()

@@ -281,6 +281,7 @@ def _rerank_problems(
 ) -> Iterator[Problem]:
     if rerank.kind not in RERANKERS:
         yield Problem("reranker", f'No reranker is of the kind "{rerank.kind}".')
+        return
     if rerank.kind == "none":
         return
     if not rerank.terms:
