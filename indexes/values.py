@@ -95,7 +95,9 @@ def decode(field: FieldSpec, raw: bytes) -> Any:
             number = float(text)
         except ValueError:
             return text
-        return int(number) if number.is_integer() else number
+        # Beyond 2^53 a double is no count, and JSON writers refuse what exceeds 64 bits.
+        whole = number.is_integer() and abs(number) <= 2**53
+        return int(number) if whole else number
     if field.type is FieldType.TAG and field.multiple:
         return split_tags(field, text)
     return text
