@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
-import orjson
 import structlog
 from django.conf import settings
 from pydantic import BaseModel, ValidationError
@@ -196,33 +195,41 @@ def document_key() -> str:
     return f"{settings.VALKEY_NAMESPACE}:serving"
 
 
+class _Parts(BaseModel):
+    """A snapshot whose parts are not read yet."""
+
+    surfaces: dict[str, Any] = {}
+    indexes: dict[str, Any] = {}
+    keys: dict[str, Any] = {}
+
+
 def _compile(version: int, body: bytes, before: State) -> State:
     """Return the state of a snapshot; raise ValueError when it is not one."""
-    content = orjson.loads(body)
-    if not isinstance(content, dict):
-        raise ValueError("it is not an object")
+    parts = _Parts.model_validate_json(body)
     problems: dict[str, str] = {}
-    indexes = _read(LiveIndex, content, "indexes", problems)
-    surfaces = _read(PublishedSurface, content, "surfaces", problems)
+    indexes = _read(LiveIndex, parts.indexes, "indexes", problems)
+    surfaces = _read(PublishedSurface, parts.surfaces, "surfaces", problems)
     plans: dict[str, Plan] = {}
-    for slug, published in surfaces.items():
+    for slug in parts.surfaces:
+        if (published := surfaces.get(slug)) is None:
+            if kept := before.plans.get(slug):
+                plans[slug] = kept
+            continue
         try:
             plans[slug] = compile_plan(published, indexes.get(published.document.index))
         except PlanInvalid as error:
             problems[slug] = str(error)
-            kept = before.plans.get(slug)
-            plans[slug] = kept or compile_plan(published, None, unavailable=error.reason)
-    for slug in content.get("surfaces", {}):
-        if slug not in plans and slug in before.plans:
-            plans[slug] = before.plans[slug]
-    return State(version, plans, _read(KeyScope, content, "keys", problems), problems)
+            plans[slug] = before.plans.get(slug) or compile_plan(
+                published, None, unavailable=error.reason
+            )
+    return State(version, plans, _read(KeyScope, parts.keys, "keys", problems), problems)
 
 
 def _read(
     model: type[Model], content: Mapping[str, Any], name: str, problems: dict[str, str]
 ) -> dict[str, Model]:
     found = {}
-    for key, value in content.get(name, {}).items():
+    for key, value in content.items():
         try:
             found[key] = model.model_validate(value)
         except ValidationError as error:

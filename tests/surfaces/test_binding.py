@@ -65,6 +65,13 @@ def test_context_cannot_stand_in_for_the_request():
     assert errors(made, query="x", context={"user_id": "acme"}) == [("user_id", "required")]
 
 
+def test_a_wrong_bound_is_named_below_its_field():
+    made = plan(filters=(opened("price"),))
+    assert errors(made, query="x", filters={"price": {"gte": "low", "lte": 3}}) == [
+        ("filters.price.gte", "invalid")
+    ]
+
+
 @pytest.mark.parametrize("context", [{}, {"region": None}, {"region": ""}])
 def test_a_missing_value_follows_its_rule(context):
     skip = plan(filters=(bound("region", "region"),))
@@ -210,5 +217,6 @@ def test_any_json_is_bound_or_refused(filters, context):
     try:
         bind(made, request)
     except BadRequest as error:
-        refused = {wrong.field for wrong in error.errors} or {"nothing named"}
+        # A bound is named below its field: filters.price.gte.
+        refused = {".".join(wrong.field.split(".")[:2]) for wrong in error.errors} or {"nothing"}
     assert refused <= known

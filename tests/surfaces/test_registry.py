@@ -1,0 +1,336 @@
+import os
+import threading
+import time
+from typing import Any
+
+import orjson
+import pytest
+from structlog.testing import capture_logs
+
+from indexes.errors import SearchTimeout, SearchUnavailable
+from indexes.valkey import VersionedDocument
+from surfaces.document import DefaultItem, KeyScope, PublishedSurface, Snapshot
+from surfaces.errors import SnapshotUnavailable
+from surfaces.registry import Registry
+from tests.surfaces.builders import document, live_index, static
+
+
+class FakeStore:
+    """A versioned document in memory."""
+
+    def __init__(self, snapshot: Snapshot | None = None) -> None:
+        self.error: Exception | None = None
+        self.reads = 0
+        self.held: tuple[int, bytes] | None = None
+        if snapshot is not None:
+            self.put(snapshot)
+
+    def put(self, snapshot: Snapshot) -> None:
+        self.held = (snapshot.version, snapshot.model_dump_json().encode())
+
+    def version(self) -> int | None:
+        if self.error:
+            raise self.error
+        return self.held[0] if self.held else None
+
+    def read(self) -> tuple[int, bytes] | None:
+        self.reads += 1
+        return self.held
+
+
+def published(slug: str = "shelf", revision: int = 1, **changes: Any) -> PublishedSurface:
+    return PublishedSurface(
+        revision=revision,
+        document=document(slug=slug, **changes),
+        default_items=(DefaultItem(id="s1", fields={"title": "shoes"}),),
+    )
+
+
+def snapshot(version: int, *surfaces: PublishedSurface, **keys: KeyScope) -> Snapshot:
+    return Snapshot(
+        version=version,
+        surfaces={one.document.slug: one for one in surfaces},
+        indexes={"products": live_index()},
+        keys=keys,
+    )
+
+
+def loaded(store: FakeStore, **options: Any) -> Registry:
+    registry = Registry(store, **options)
+    registry.refresh()
+    return registry
+
+
+def logged(logs: Any) -> list[str]:
+    return [entry["event"] for entry in logs]
+
+
+@pytest.fixture
+def started():
+    running: list[Registry] = []
+
+    def start(store: FakeStore, **options: Any) -> Registry:
+        registry = Registry(store, poll_s=0.01, **options)
+        running.append(registry)
+        registry.start()
+        return registry
+
+    yield start
+    for registry in running:
+        registry.stop()
+
+
+def eventually(condition: Any) -> None:
+    until = time.monotonic() + 5
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.005)
+
+
+@pytest.mark.unit
+def test_gives_the_plans_and_keys_of_the_snapshot():
+    store = FakeStore(snapshot(5, published(), d1=KeyScope(name="shop", surfaces=("shelf",))))
+    registry = loaded(store)
+    plan = registry.plan("shelf")
+    assert plan is not None
+    assert (plan.revision, plan.build) == (1, "products-v1")
+    assert registry.scope("d1") == KeyScope(name="shop", surfaces=("shelf",))
+    assert registry.plan("nosuch") is None
+    assert registry.scope("nosuch") is None
+    assert (registry.version, registry.loaded) == (5, True)
+    assert [plan.slug for plan in registry.plans()] == ["shelf"]
+    registry.stop()
+
+
+@pytest.mark.unit
+def test_loads_only_what_is_newer():
+    store = FakeStore(snapshot(5, published()))
+    registry = loaded(store)
+    assert not registry.refresh()
+    store.put(snapshot(4, published(revision=9)))
+    assert not registry.refresh()
+    assert store.reads == 1
+    store.put(snapshot(6, published(revision=2)))
+    assert registry.refresh()
+    assert [plan.revision for plan in registry.plans()] == [2]
+
+
+@pytest.mark.unit
+def test_what_is_no_longer_published_is_gone():
+    store = FakeStore(snapshot(1, published(), d1=KeyScope(name="shop")))
+    registry = loaded(store)
+    store.put(snapshot(2))
+    registry.refresh()
+    assert list(registry.plans()) == []
+    assert registry.scope("d1") is None
+    registry.stop()
+
+
+@pytest.mark.unit
+def test_keeps_what_it_has_while_the_store_fails_and_says_so_once():
+    store = FakeStore(snapshot(1, published()))
+    registry = loaded(store)
+    with capture_logs() as logs:
+        store.error = SearchUnavailable("down")
+        for _ in range(5):
+            registry.refresh()
+        store.error = SearchTimeout("slow")
+        for _ in range(5):
+            registry.refresh()
+        store.error = None
+        for _ in range(5):
+            registry.refresh()
+    assert logged(logs) == ["plans not renewed", "plans not renewed", "plans renewed again"]
+    assert [plan.slug for plan in registry.plans()] == ["shelf"]
+
+
+@pytest.mark.unit
+def test_keeps_what_it_has_when_the_store_is_emptied():
+    store = FakeStore(snapshot(1, published()))
+    registry = loaded(store)
+    store.held = None
+    registry.refresh()
+    assert [plan.slug for plan in registry.plans()] == ["shelf"]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b'"x"', b'{"surfaces": 3}', b"\xff"])
+def test_a_snapshot_that_cannot_be_read_changes_nothing(body):
+    store = FakeStore(snapshot(1, published()))
+    registry = loaded(store)
+    store.held = (2, body)
+    with capture_logs() as logs:
+        registry.refresh()
+        registry.refresh()
+    assert logged(logs).count("plans not renewed") == 1
+    assert store.reads == 2
+    assert registry.version == 1
+    store.put(snapshot(3, published(revision=3)))
+    assert registry.refresh()
+    assert [plan.revision for plan in registry.plans()] == [3]
+
+
+@pytest.mark.unit
+def test_a_surface_that_does_not_compile_keeps_its_last_good_plan():
+    store = FakeStore(snapshot(1, published("good"), published("bad")))
+    registry = loaded(store)
+    store.put(
+        snapshot(
+            2, published("good", 2), published("bad", 2, filters=(static("nosuch", "x"),))
+        )
+    )  # fmt: skip
+    with capture_logs() as logs:
+        assert registry.refresh()
+        store.put(
+            snapshot(3, published("good", 3), published("bad", 2, filters=(static("nosuch", "x"),)))
+        )
+        assert registry.refresh()
+    assert {plan.slug: plan.revision for plan in registry.plans()} == {"good": 3, "bad": 1}
+    assert list(registry.problems) == ["bad"]
+    assert logged(logs).count("surface not compiled") == 1
+    store.put(snapshot(4, published("good", 3), published("bad", 3)))
+    registry.refresh()
+    assert registry.problems == {}
+    assert {plan.slug: plan.revision for plan in registry.plans()} == {"good": 3, "bad": 3}
+
+
+@pytest.mark.unit
+def test_a_surface_that_never_compiled_serves_its_default_list():
+    store = FakeStore(snapshot(1, published("bad", filters=(static("nosuch", "x"),))))
+    [plan] = loaded(store).plans()
+    assert plan.index is None
+    assert plan.unavailable == "does_not_compile"
+    assert [item.id for item in plan.published.default_items] == ["s1"]
+
+
+@pytest.mark.unit
+def test_a_surface_without_live_build_serves_its_default_list():
+    store = FakeStore(snapshot(1, published(index="nosuch")))
+    [plan] = loaded(store).plans()
+    assert plan.unavailable == "no_live_build"
+
+
+@pytest.mark.unit
+def test_a_document_of_a_newer_release_takes_only_itself_down():
+    store = FakeStore(snapshot(1, published("good"), published("odd")))
+    registry = loaded(store)
+    content = orjson.loads(
+        snapshot(2, published("good", 2), published("odd", 2)).model_dump_json()
+    )
+    content["surfaces"]["odd"]["document"]["fallback"] = "ask_an_oracle"
+    content["surfaces"]["good"]["document"]["of_a_newer_release"] = 1
+    content["keys"] = {"d1": {"name": "shop"}, "d2": 7}
+    store.held = (2, orjson.dumps(content))
+    assert registry.refresh()
+    assert {plan.slug: plan.revision for plan in registry.plans()} == {"good": 2, "odd": 1}
+    assert set(registry.problems) == {"surfaces.odd", "keys.d2"}
+    assert registry.scope("d1") is not None
+    registry.stop()
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("error", [None, SearchUnavailable("down")])
+def test_a_cold_start_without_a_snapshot_asks_the_loader_once(error):
+    store = FakeStore()
+    store.error = error
+    asked = []
+
+    def loader() -> tuple[int, bytes]:
+        asked.append(1)
+        return 3, snapshot(3, published()).model_dump_json().encode()
+
+    registry = loaded(store, loader=loader)
+    registry.refresh()
+    assert [plan.slug for plan in registry.plans()] == ["shelf"]
+    assert registry.version == 3
+    assert asked == [1]
+    store.error = None
+    store.put(snapshot(4, published(revision=2)))
+    assert registry.refresh()
+
+
+@pytest.mark.unit
+def test_before_anything_is_loaded_it_says_so_and_goes_on_trying(started):
+    store = FakeStore()
+    store.error = SearchUnavailable("down")
+
+    def loader() -> tuple[int, bytes]:
+        raise SnapshotUnavailable("down too")
+
+    registry = started(store, loader=loader)
+    assert (registry.loaded, registry.plan("shelf"), registry.age) == (False, None, float("inf"))
+    store.put(snapshot(1, published()))
+    store.error = None
+    eventually(lambda: registry.loaded)
+    assert registry.plan("shelf") is not None
+
+
+@pytest.mark.unit
+def test_watches_for_what_is_newer(started):
+    store = FakeStore(snapshot(1, published()))
+    registry = started(store)
+    store.put(snapshot(2, published(revision=2)))
+    eventually(lambda: registry.version == 2)
+    assert registry.plan("shelf").revision == 2
+
+
+@pytest.mark.unit
+def test_survives_a_store_that_fails_and_comes_back(started):
+    store = FakeStore(snapshot(1, published()))
+    registry = started(store)
+    store.error = SearchUnavailable("down")
+    time.sleep(0.05)
+    assert registry.age > 0.02
+    store.put(snapshot(2, published(revision=2)))
+    store.error = None
+    eventually(lambda: registry.version == 2)
+    assert registry.age < 1
+
+
+@pytest.mark.unit
+def test_one_thread_a_process_however_often_it_is_started(started):
+    registry = started(FakeStore(snapshot(1, published())))
+    before = threading.active_count()
+    callers = [threading.Thread(target=registry.start) for _ in range(8)]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    registry.start()
+    assert threading.active_count() == before
+
+
+@pytest.mark.unit
+def test_starts_by_itself_when_asked():
+    registry = Registry(FakeStore(snapshot(1, published())))
+    assert registry.plan("shelf") is not None
+    registry.stop()
+
+
+@pytest.mark.unit
+def test_a_forked_process_watches_for_itself(started):
+    store = FakeStore(snapshot(1, published()))
+    registry = started(store)
+    child = os.fork()
+    if not child:
+        # Only _exit: pytest must not run on in here.
+        code = 1
+        try:
+            store.put(snapshot(2, published(revision=2)))
+            assert registry.plan("shelf") is not None
+            eventually(lambda: registry.version == 2)
+            code = 0
+        finally:
+            os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_loads_from_valkey(namespace):
+    document = VersionedDocument(f"{namespace}:serving")
+    registry = Registry(document)
+    assert not registry.refresh()
+    given = snapshot(3, published())
+    assert document.publish(given.version, given.model_dump_json().encode())
+    assert registry.refresh()
+    assert registry.version == 3
+    assert [plan.revision for plan in registry.plans()] == [1]
