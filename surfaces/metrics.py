@@ -4,6 +4,7 @@ With PROMETHEUS_MULTIPROC_DIR set, each process writes its values to files there
 and a scrape of any of them gives the sum; without it a scrape gives one process.
 """
 
+import math
 import os
 import time
 
@@ -75,9 +76,10 @@ def observe(
 
 
 def plans_checked(version: int, age_s: float = 0.0) -> None:
-    """Note the version this process serves and how long ago it was seen to be current."""
+    """Note the version this process serves and how long ago it was seen to be current (inf: never)."""
     PLANS_VERSION.set(version)
-    PLANS_CHECKED.set(time.time() - age_s)
+    if math.isfinite(age_s):
+        PLANS_CHECKED.set(time.time() - age_s)
 
 
 def exposition() -> tuple[bytes, str]:

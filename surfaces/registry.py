@@ -20,8 +20,10 @@ from pydantic import BaseModel, ValidationError
 from indexes.errors import IndexesError
 from indexes.schema import LiveIndex
 from indexes.valkey import VersionedDocument
+from surfaces import metrics
 from surfaces.document import KeyScope, PublishedSurface
 from surfaces.errors import PlanInvalid, SnapshotUnavailable
+from surfaces.metrics import plans_checked
 from surfaces.plan import Plan, compile_plan
 
 log = structlog.get_logger(__name__)
@@ -55,13 +57,19 @@ class Registry:
     """Plans by slug and key scopes by digest. Doors are safe to call from any thread.
 
     ``loader`` gives the snapshot when Valkey cannot; ``surfaces.apps`` sets it, since
-    this module knows no model.
+    this module knows no model. ``on_checked`` is told the version each time it is current.
     """
 
     def __init__(
-        self, store: Store | None = None, loader: Loader | None = None, *, poll_s: float = POLL_S
+        self,
+        store: Store | None = None,
+        loader: Loader | None = None,
+        *,
+        poll_s: float = POLL_S,
+        on_checked: Callable[[int], object] = lambda version: None,
     ) -> None:
         self.loader = loader
+        self._on_checked = on_checked
         self._store = store
         self._poll_s = poll_s
         self._state = State()
@@ -125,6 +133,12 @@ class Registry:
 
     def refresh(self) -> bool:
         """Look once and load what is newer; return whether anything was loaded."""
+        renewed = self._renew()
+        if self.loaded and not self._trouble:
+            self._on_checked(self.version)
+        return renewed
+
+    def _renew(self) -> bool:
         try:
             newer = self._newer()
         except (IndexesError, SnapshotUnavailable) as error:
@@ -174,6 +188,8 @@ class Registry:
     def _watch(self) -> None:
         while not self._stopped.wait(self._poll_s):
             self.refresh()
+            if self.loaded:
+                metrics.plans_checked(self.version, self.age)
 
     def _note(self, trouble: str, message: str = "") -> None:
         if trouble == self._trouble:
@@ -237,4 +253,4 @@ def _read(
     return found
 
 
-registry = Registry()
+registry = Registry(on_checked=plans_checked)

@@ -20,7 +20,16 @@ class Call:
     made up becomes no label.
     """
 
-    __slots__ = ("_started", "key", "outcome", "request", "request_id", "response", "surface")
+    __slots__ = (
+        "_started",
+        "in_parts",
+        "key",
+        "outcome",
+        "request",
+        "request_id",
+        "response",
+        "surface",
+    )
 
     def __init__(self, request_id: str, key: str = "") -> None:
         self._started = perf_counter()
@@ -28,6 +37,7 @@ class Call:
         self.key = key
         self.surface = ""
         self.outcome = "ok"
+        self.in_parts = False
         self.request: RecommendRequest | None = None
         self.response: RecommendResponse | None = None
 
@@ -45,7 +55,9 @@ class Call:
         self.outcome = problem.code
 
     def finish(self) -> None:
-        """Count and log the call."""
+        """Count and log the call, unless its parts were."""
+        if self.in_parts:
+            return
         seconds = perf_counter() - self._started
         metrics.observe(self.surface, self.outcome, seconds, self.response)
         facts = {

@@ -92,6 +92,7 @@ class PageView(ApiView):
         responses += [
             answer(entry) if future.cancel() else future.result() for future, entry in futures
         ]
+        self.call.in_parts = True
         return _json(http, {"responses": responses})
 
 

@@ -67,28 +67,30 @@ def api() -> Api:
     return Api()
 
 
+def publish_snapshot(
+    *surfaces: PublishedSurface,
+    indexes: Mapping[str, LiveIndex] | None = None,
+    keys: Mapping[str, KeyScope] | None = None,
+) -> None:
+    """Replace all that is published in this worker, by the way every process takes it."""
+    stored = VersionedDocument(document_key())
+    version = 1 + max(stored.version() or 0, registry.version, time.time_ns() // 1_000_000)
+    snapshot = Snapshot(
+        version=version,
+        surfaces={surface.document.slug: surface for surface in surfaces},
+        indexes=dict(indexes or {}),
+        keys=dict(keys if keys is not None else KEYS),
+    )
+    assert stored.publish(version, snapshot.model_dump_json().encode())
+    until = time.monotonic() + 5
+    while registry.version != version and time.monotonic() < until:
+        registry.refresh()
+    assert registry.version == version
+
+
 @pytest.fixture
 def publish() -> Publish:
-    """Replaces all that is published in this worker, by the way every process takes it."""
-
-    def publish(
-        *surfaces: PublishedSurface,
-        indexes: Mapping[str, LiveIndex] | None = None,
-        keys: Mapping[str, KeyScope] | None = None,
-    ) -> None:
-        stored = VersionedDocument(document_key())
-        version = 1 + max(stored.version() or 0, registry.version, time.time_ns() // 1_000_000)
-        snapshot = Snapshot(
-            version=version,
-            surfaces={surface.document.slug: surface for surface in surfaces},
-            indexes=dict(indexes or {}),
-            keys=dict(keys if keys is not None else KEYS),
-        )
-        assert stored.publish(version, snapshot.model_dump_json().encode())
-        registry.refresh()
-        assert registry.version == version
-
-    return publish
+    return publish_snapshot
 
 
 KEYS = {
