@@ -78,7 +78,7 @@ class Watch:
 def _leave_nothing_behind() -> Iterator[None]:
     """Remove this worker's indexes and keys: the server may be one that is shared."""
     yield
-    if "VALKEY_URL" not in os.environ or find_spec("indexes.valkey") is None:
+    if "VALKEY_URL" not in os.environ:
         return
     from django.conf import settings
 
@@ -119,14 +119,14 @@ def endpoint_spec() -> Any:
 
 
 @pytest.fixture
-def dynamodb_table(namespace: str) -> Iterator[Callable[[Iterable[Mapping[str, Any]]], str]]:
+def dynamodb_table(namespace: str) -> Iterator[Callable[[Iterable[dict[str, Any]]], str]]:
     """A factory: puts the items, each with its key ``pk``, into a new table and returns its name."""
     import boto3
 
     dynamodb = boto3.resource("dynamodb")
-    tables = []
+    tables: list[Any] = []
 
-    def create(items: Iterable[Mapping[str, Any]]) -> str:
+    def create(items: Iterable[dict[str, Any]]) -> str:
         table = dynamodb.create_table(
             TableName=f"{namespace}-{len(tables)}",
             KeySchema=[{"AttributeName": "pk", "KeyType": "HASH"}],

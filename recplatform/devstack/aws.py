@@ -3,6 +3,7 @@
 Run as ``python -m recplatform.devstack.aws FD`` it serves on an inherited socket.
 """
 
+import os
 import sys
 from importlib import import_module
 from importlib.util import find_spec
@@ -36,6 +37,7 @@ class Aws:
             self._child = children.spawn(
                 "aws",
                 [sys.executable, "-m", "recplatform.devstack.aws", str(listener.fileno())],
+                env=_own_environment(),
                 pass_fds=[listener.fileno()],
             )
 
@@ -51,6 +53,12 @@ class Aws:
             == 200
             for method, headers, body in calls
         )
+
+
+def _own_environment() -> dict[str, str]:
+    """Return the environment without the account that boto3, which moto stands on, would find."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("AWS_")}
+    return environment | {"AWS_CONFIG_FILE": os.devnull, "AWS_SHARED_CREDENTIALS_FILE": os.devnull}
 
 
 def serve(fd: int) -> None:

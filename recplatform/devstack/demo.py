@@ -144,6 +144,7 @@ def programs(stack: Stack, port: int) -> Iterator[Programs]:
     """Give the platform's processes their environment, and stop them on the way out."""
     children = Children(LOGS)
     environment = {
+        **os.environ,
         # Two workers of eight threads leave room for the servers beside them on two cores.
         "WEB_CONCURRENCY": os.environ.get("WEB_CONCURRENCY", "2"),
         "OPENBLAS_NUM_THREADS": "1",

@@ -85,7 +85,8 @@ class Children:
         """Start a program in a group of its own, its output in ``<log_dir>/<name>.log``.
 
         Must run in the main thread: the kernel's signal comes when the thread ends
-        that made the child. ``before_exec`` runs in the child and may change its user.
+        that made the child. ``env`` is the whole environment, ours by default;
+        ``before_exec`` runs in the child and may change its user.
         """
         self.log_dir.mkdir(parents=True, exist_ok=True)
         log = self.log_dir / f"{name}.log"
@@ -95,7 +96,7 @@ class Children:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                env={**os.environ, **(env or {})},
+                env=env,
                 cwd=cwd,
                 pass_fds=pass_fds,
                 start_new_session=True,
@@ -113,7 +114,7 @@ class Children:
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, **env},
+            env=env,
             cwd=cwd,
             start_new_session=True,
             preexec_fn=_preparation(signal.SIGTERM),

@@ -1,0 +1,10 @@
+"""Migrations: they say what the models say."""
+
+import pytest
+from django.core.management import call_command
+
+
+@pytest.mark.django_db
+def test_no_migration_is_missing() -> None:
+    # Exits with what is missing.
+    call_command("makemigrations", check=True, dry_run=True)
