@@ -21,7 +21,7 @@ from surfaces.document import Operator, TermKind, ValueFrom
 from surfaces.models import Reranker, RerankTerm, Surface, SurfaceFilter
 
 INDEX = "products"
-CATALOG_PATH = settings.BASE_DIR / ".local" / "demo" / "products.jsonl.gz"
+CATALOG_PATH = settings.BASE_DIR / ".local" / "demo-products.jsonl.gz"
 TEXT_TEMPLATE = "{title}. {brand}, {category}. {description}"
 
 # The demo's servers share a machine of perhaps two cores with the builds and the
