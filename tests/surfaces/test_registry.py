@@ -266,6 +266,20 @@ def test_before_anything_is_loaded_it_says_so_and_goes_on_trying(started):
 
 
 @pytest.mark.unit
+def test_tells_each_time_that_what_it_serves_is_current():
+    told: list[int] = []
+    store = FakeStore()
+    registry = loaded(store, on_checked=told.append)
+    assert told == []
+    store.put(snapshot(3, published()))
+    registry.refresh()
+    registry.refresh()
+    store.error = SearchUnavailable("down")
+    registry.refresh()
+    assert told == [3, 3]
+
+
+@pytest.mark.unit
 def test_watches_for_what_is_newer(started):
     store = FakeStore(snapshot(1, published()))
     registry = started(store)
