@@ -5,13 +5,14 @@ import json
 import os
 import secrets
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import django
 import pytest
+from django.conf import settings
 
 from recplatform.devstack.errors import StackProblem
 from recplatform.devstack.model_server import DEFAULT_ENDPOINT_NAME
@@ -27,10 +28,15 @@ _numbers = itertools.count(1)
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
     """Start the stack before Django reads its settings; workers inherit the environment."""
-    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     if hasattr(config, "workerinput"):
         _load_django(config)
         return
+    if settings.configured:
+        raise pytest.UsageError(
+            "Django's settings were read before the test servers started: "
+            "unset DJANGO_SETTINGS_MODULE and give no --ds."
+        )
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
     run = os.environ["RECPLATFORM_TEST_RUN"] = secrets.token_hex(3)
     option = config.option
     if not (option.help or option.collectonly or option.markexpr == "unit"):
@@ -80,21 +86,20 @@ def _leave_nothing_behind() -> Iterator[None]:
     yield
     if "VALKEY_URL" not in os.environ:
         return
-    from django.conf import settings
-
     from indexes import valkey
+    from indexes.errors import SearchUnavailable
 
-    for name in valkey.list_indexes():
-        if name.startswith(settings.VALKEY_NAMESPACE):
-            valkey.drop_index(name)
-    valkey.delete_prefix(settings.VALKEY_NAMESPACE)
+    # A server that died has nothing left to remove.
+    with suppress(SearchUnavailable):
+        for name in valkey.list_indexes():
+            if name.startswith(settings.VALKEY_NAMESPACE):
+                valkey.drop_index(name)
+        valkey.delete_prefix(settings.VALKEY_NAMESPACE)
 
 
 @pytest.fixture
 def namespace() -> str:
     """A short prefix that no other test uses; none is the start of another."""
-    from django.conf import settings
-
     return f"{settings.VALKEY_NAMESPACE}n{next(_numbers)}x"
 
 
