@@ -94,6 +94,8 @@ class SearchCommand:
         return int(reply[0]), [
             (key, dict(zip(map(bytes.decode, flat[::2]), flat[1::2], strict=True)))
             for key, flat in zip(reply[1::2], reply[2::2], strict=True)
+            # RediSearch has found it, but it was deleted before it was read.
+            if flat is not None
         ]
 
 

@@ -1,241 +1,59 @@
-"""Valkey: connections, time limits, errors and commands. The only importer of its client.
+"""What is done in Valkey: indexes, searches, hashes and versioned documents.
 
-Every call runs on pooled connections under a time limit that covers connecting,
-sending and reading together, and leaves as a SearchError when it fails.
+Every call leaves as a SearchError when it fails.
 """
 
 from __future__ import annotations
 
-import functools
 import itertools
 import math
-import random
-import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
-from contextlib import contextmanager
 from dataclasses import dataclass
-from time import monotonic
-from typing import Any, Final, TypeVar, cast
-
-import valkey
-from django.conf import settings
-from valkey import ValkeyCluster, exceptions
+from typing import Any, Final
 
 from indexes import commands
-from indexes.commands import Arg, EngineFacts, IndexState, RawHit, SearchCommand
-from indexes.errors import (
-    SearchError,
-    SearchIndexMissing,
-    SearchRejected,
-    SearchTimeout,
-    SearchUnavailable,
-)
+from indexes.commands import EngineFacts, IndexState, RawHit, SearchCommand
+from indexes.errors import SearchError, SearchIndexMissing, SearchRejected
 from indexes.schema import IndexSpec
+from indexes.valkey_client import DEFAULT_TIMEOUT_S, Command, Servers, read, reader, write, writer
 
-T = TypeVar("T")
-Client = valkey.Valkey | ValkeyCluster
+__all__ = ["reader", "writer"]
+
 Key = str | bytes
-_Hash = tuple[bytes, Mapping[str, Any]]
+_Keyed = tuple[bytes, Command]
 
-# What a call may take where its caller sets no limit: builds and admin pages.
-DEFAULT_TIMEOUT_S: Final = 30.0
 # Some deployments of valkey-search stall on long pipelines (its issue 1293), so
 # they are kept short, and several connections make up for it.
 BATCH_BYTES: Final = 1 << 20
 BATCH_COMMANDS: Final = 200
 WRITE_CONNECTIONS: Final = 4
 
-_limit = threading.local()
-
-
-@contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
-    """Let all calls of this thread inside the block take no longer than that together."""
-    outer: float | None = getattr(_limit, "until", None)
-    until = monotonic() + seconds
-    _limit.until = until if outer is None else min(outer, until)
-    try:
-        yield
-    finally:
-        _limit.until = outer
-
-
-def _remaining() -> float:
-    until: float | None = getattr(_limit, "until", None)
-    if until is None:
-        return DEFAULT_TIMEOUT_S
-    left = until - monotonic()
-    if left <= 0:
-        raise exceptions.TimeoutError("No time is left for this call")
-    return left
-
-
-class _Limited(valkey.Connection):
-    """A connection that waits no longer than the running time limit allows.
-
-    A limit on the connection itself would need a pool for each duration.
-    """
-
-    def _connect(self) -> Any:
-        # The second one bounds a TLS handshake.
-        self.socket_connect_timeout = self.socket_timeout = _remaining()
-        return super()._connect()
-
-    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
-        if self._sock is None:
-            self.connect()
-        if self._sock is not None:
-            self._sock.settimeout(_remaining())
-        super().send_packed_command(command, check_health)
-
-    def read_response(self, *args: Any, **kwargs: Any) -> Any:
-        try:
-            if self._sock is not None:
-                self._sock.settimeout(_remaining())
-        except exceptions.TimeoutError:
-            # The reply is still to come: the connection cannot be used again.
-            self.disconnect()
-            raise
-        return super().read_response(*args, **kwargs)
-
-
-class _LimitedTLS(_Limited, valkey.SSLConnection):
-    pass
-
-
-@functools.cache
-def _client(url: str, cluster: bool) -> Client:
-    scheme, _, rest = url.partition("://")
-    secure = scheme in ("valkeys", "rediss")
-    options: dict[str, Any] = {
-        "connection_class": _LimitedTLS if secure else _Limited,
-        "protocol": 2,
-        "socket_timeout": DEFAULT_TIMEOUT_S,
-        "socket_keepalive": True,
-        "lib_name": None,
-        "lib_version": None,
-    }
-    # The client would put its own connection class in for a TLS scheme.
-    plain = f"valkey://{rest}"
-    if cluster:
-        return ValkeyCluster(url=plain, cluster_error_retry_attempts=1, **options)
-    return valkey.Valkey(connection_pool=valkey.ConnectionPool.from_url(plain, **options))
-
-
-def writer() -> Client:
-    """Return the client of the primary, or of the cluster."""
-    return _client(settings.VALKEY_URL, settings.VALKEY_CLUSTER)
-
-
-def reader() -> Client:
-    """Return the client of a replica if there are any, else the writer."""
-    if settings.VALKEY_REPLICA_URLS:
-        return _client(random.choice(settings.VALKEY_REPLICA_URLS), False)
-    return writer()
-
-
-_MISSING: Final = ("no such index", "unknown index name", "index with name")
-_UNAVAILABLE: Final = (
-    "oom ",
-    "loading",
-    "readonly",
-    "moved ",
-    "ask ",
-    "tryagain",
-    "clusterdown",
-    "masterdown",
-    "busy",
-    "consistency check failed",
-)  # fmt: skip
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Turn the client's errors into SearchErrors. The engines word theirs differently, so meaning is matched."""
-    try:
-        yield
-    except exceptions.TimeoutError as error:
-        raise SearchTimeout("Valkey did not answer in time.") from error
-    except exceptions.AuthenticationError as error:
-        raise SearchUnavailable(
-            f"Valkey refused the login: {error}. Check the user and password in VALKEY_URL."
-        ) from error
-    except (exceptions.ConnectionError, exceptions.ClusterDownError) as error:
-        raise SearchUnavailable(f"Valkey cannot be reached: {error}") from error
-    except exceptions.ResponseError as error:
-        raise _translated_reply(str(error)) from error
-    except exceptions.ValkeyError as error:
-        raise SearchUnavailable(f"Valkey cannot be used: {error}") from error
-
-
-def _translated_reply(message: str) -> SearchError:
-    text = message.lower()
-    if any(word in text for word in _MISSING):
-        return SearchIndexMissing(f"The search index is missing: {message}")
-    if "unknown command" in text and "ft." in text:
-        return SearchRejected(
-            "The server at VALKEY_URL has no vector search: load the valkey-search module."
-        )
-    if text.startswith(_UNAVAILABLE):
-        return SearchUnavailable(f"Valkey cannot answer now: {message}")
-    if "timeout" in text:
-        return SearchTimeout("The search engine did not finish in time.")
-    return SearchRejected(f"The search engine refused the command: {message}")
-
-
-def _read(call: Callable[[Client], T], timeout_s: float, *, fresh: bool = False) -> T:
-    """Run a read within the time, once more elsewhere when the first server cannot answer.
-
-    ``fresh`` asks the primary first: a replica may be behind. With one server the
-    second try replaces a connection that a restart broke.
-    """
-    first, second = (writer, reader) if fresh else (reader, writer)
-    with time_limit(timeout_s):
-        try:
-            with translated():
-                return call(first())
-        except SearchUnavailable:
-            with translated():
-                return call(second())
-
-
-def _write(call: Callable[[Client], T], timeout_s: float = DEFAULT_TIMEOUT_S) -> T:
-    with time_limit(timeout_s), translated():
-        return call(writer())
-
-
-def _ft(client: Client, *args: Arg) -> Any:
-    """Run a search command: it has no keys, so any primary of a cluster will do."""
-    if isinstance(client, ValkeyCluster):
-        node = random.choice(client.get_primaries())
-        return client.execute_command(*args, target_nodes=node)
-    return client.execute_command(*args)
-
 
 def ping(timeout_s: float = 1.0) -> bool:
     """Tell whether Valkey answers."""
     try:
-        return bool(_read(lambda client: client.ping(), timeout_s))
+        read(lambda servers: servers.run("PING"), timeout_s)
     except SearchError:
         return False
+    return True
 
 
 def server_facts(timeout_s: float = 2.0) -> EngineFacts:
     """Return which search engine the server has loaded."""
 
-    def ask(client: Client) -> EngineFacts:
-        modules = _ft(client, "MODULE", "LIST")
-        [alias_command] = _ft(client, "COMMAND INFO", "FT.ALIASADD")
+    def ask(servers: Servers) -> EngineFacts:
+        modules = servers.run("MODULE", "LIST")
+        [alias_command] = servers.run("COMMAND INFO", "FT.ALIASADD")
         return commands.read_facts(modules, has_aliases=bool(alias_command))
 
-    return _read(ask, timeout_s)
+    return read(ask, timeout_s)
 
 
 def create_index(name: str, prefix: str, spec: IndexSpec) -> bool:
     """Create a build's index. False if it is there already: a resumed build finds its own."""
     try:
-        _write(lambda client: _ft(client, *commands.create_args(name, prefix, spec)))
+        write(lambda servers: servers.run(*commands.create_args(name, prefix, spec)))
     except SearchRejected as error:
         if "already exists" in str(error).lower():
             return False
@@ -246,7 +64,7 @@ def create_index(name: str, prefix: str, spec: IndexSpec) -> bool:
 def drop_index(name: str) -> bool:
     """Drop an index and leave its keys. True if it existed."""
     try:
-        _write(lambda client: _ft(client, "FT.DROPINDEX", name))
+        write(lambda servers: servers.run("FT.DROPINDEX", name))
     except SearchIndexMissing:
         return False
     return True
@@ -254,21 +72,14 @@ def drop_index(name: str) -> bool:
 
 def index_info(name: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> IndexState:
     """Return how far the engine is with an index, over all nodes of a cluster."""
-
-    def ask(client: Client) -> IndexState:
-        if isinstance(client, ValkeyCluster):
-            nodes = client.get_primaries()
-            replies = [client.execute_command("FT.INFO", name, target_nodes=n) for n in nodes]
-        else:
-            replies = [client.execute_command("FT.INFO", name)]
-        return commands.add_states([commands.read_state(reply) for reply in replies])
-
-    return _read(ask, timeout_s, fresh=True)
+    replies = read(lambda servers: servers.run_on_all("FT.INFO", name), timeout_s, fresh=True)
+    return commands.add_states([commands.read_state(reply) for reply in replies])
 
 
 def list_indexes() -> list[str]:
     """Return the names of all indexes on the server."""
-    return sorted(name.decode() for name in _write(lambda client: _ft(client, "FT._LIST")))
+    names = read(lambda servers: servers.run("FT._LIST"), DEFAULT_TIMEOUT_S, fresh=True)
+    return sorted(name.decode() for name in names)
 
 
 def search(command: SearchCommand, *, timeout_s: float) -> tuple[int, list[RawHit]]:
@@ -276,7 +87,7 @@ def search(command: SearchCommand, *, timeout_s: float) -> tuple[int, list[RawHi
     # The engine's own limit ends after ours: it would answer with part of the
     # hits and no sign of it, so that answer must never be waited for.
     args = command.args(timeout_ms=math.ceil(timeout_s * 1000) + 1)
-    return command.read(_read(lambda client: _ft(client, *args), timeout_s))
+    return command.read(read(lambda servers: servers.run(*args), timeout_s))
 
 
 def hash_fields(
@@ -292,14 +103,8 @@ def hash_fields(
     """
     if not keys or not fields:
         return [[] for _ in keys]
-
-    def ask(client: Client) -> list[list[bytes | None]]:
-        pipeline = client.pipeline(transaction=False)
-        for key in keys:
-            pipeline.execute_command("HMGET", key_bytes(key), *fields)
-        return cast("list[list[bytes | None]]", pipeline.execute())
-
-    return _read(ask, timeout_s, fresh=fresh)
+    wanted: list[_Keyed] = [(key, ("HMGET", key, *fields)) for key in map(key_bytes, keys)]
+    return read(lambda servers: servers.pipeline(wanted), timeout_s, fresh=fresh)
 
 
 def write_hashes(items: Iterable[tuple[Key, Mapping[str, Any]]]) -> int:
@@ -316,43 +121,12 @@ def write_hashes(items: Iterable[tuple[Key, Mapping[str, Any]]]) -> int:
     return written
 
 
-def _batches(items: Iterable[tuple[Key, Mapping[str, Any]]]) -> Iterator[list[_Hash]]:
-    batch: list[_Hash] = []
-    size = 0
-    for key, mapping in items:
-        batch.append((key_bytes(key), mapping))
-        size += sum(len(value) for value in mapping.values() if isinstance(value, str | bytes))
-        if size >= BATCH_BYTES or len(batch) >= BATCH_COMMANDS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _write_batch(batch: list[_Hash]) -> int:
-    def send(client: Client) -> int:
-        pipeline = client.pipeline(transaction=False)
-        for key, mapping in batch:
-            pipeline.execute_command("HSET", key, *itertools.chain.from_iterable(mapping.items()))
-        pipeline.execute()
-        return len(batch)
-
-    return _write(send)
-
-
 def delete_prefix(prefix: str) -> int:
     """Remove every key that starts with the prefix, in small steps; return how many."""
     pattern = "".join(f"\\{c}" if c in "*?[]\\^" else c for c in prefix) + "*"
-    removed = 0
-    with translated():
-        client = writer()
-        keys = client.scan_iter(match=pattern, count=BATCH_COMMANDS)
-        while batch := list(itertools.islice(keys, BATCH_COMMANDS)):
-            pipeline = client.pipeline(transaction=False)
-            for key in batch:
-                pipeline.unlink(key)
-            removed += sum(pipeline.execute())
-    return removed
+    return write(
+        lambda servers: servers.remove(pattern, BATCH_COMMANDS), timeout_s=None, repeatable=True
+    )
 
 
 def key_bytes(key: Key) -> bytes:
@@ -368,17 +142,14 @@ class VersionedDocument:
 
     def publish(self, version: int, body: bytes) -> bool:
         """Write the document if it is newer than the one there; tell whether it was."""
-        return bool(
-            _write(
-                lambda client: client.execute_command("EVAL", _PUBLISH, 1, self.key, version, body),
-                timeout_s=5.0,
-            )
-        )
+        key = key_bytes(self.key)
+        command = (key, ("EVAL", _PUBLISH, 1, key, version, body))
+        return write(lambda servers: servers.pipeline([command]), timeout_s=5.0) == [1]
 
     def version(self, *, timeout_s: float = 1.0) -> int | None:
         """Return the version that is there."""
-        raw = _read(lambda client: client.hget(self.key, "version"), timeout_s, fresh=True)
-        return None if raw is None else int(cast("bytes", raw))
+        [[version]] = hash_fields([self.key], ["version"], timeout_s=timeout_s, fresh=True)
+        return None if version is None else int(version)
 
     def read(self, *, timeout_s: float = 5.0) -> tuple[int, bytes] | None:
         """Return the version and the document, which belong together."""
@@ -394,3 +165,22 @@ if tonumber(ARGV[1]) <= current then return 0 end
 redis.call('HSET', KEYS[1], 'version', ARGV[1], 'body', ARGV[2])
 return 1
 """
+
+
+def _batches(items: Iterable[tuple[Key, Mapping[str, Any]]]) -> Iterator[list[_Keyed]]:
+    batch: list[_Keyed] = []
+    size = 0
+    for key, mapping in items:
+        raw = key_bytes(key)
+        batch.append((raw, ("HSET", raw, *itertools.chain.from_iterable(mapping.items()))))
+        size += sum(len(value) for value in mapping.values() if isinstance(value, str | bytes))
+        if size >= BATCH_BYTES or len(batch) >= BATCH_COMMANDS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _write_batch(batch: list[_Keyed]) -> int:
+    write(lambda servers: servers.pipeline(batch), repeatable=True)
+    return len(batch)

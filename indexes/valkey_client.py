@@ -1,0 +1,344 @@
+"""Connections to Valkey: one server, replicas or a cluster, with time limits. The only importer of the client.
+
+A time limit covers connecting, sending and reading together. In a cluster only the
+map of slots is the client's; commands run on the nodes' own connections, because
+its retries would outlast the time given and forget nodes that were slow.
+"""
+
+from __future__ import annotations
+
+import functools
+import random
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, suppress
+from itertools import islice
+from time import monotonic
+from typing import Any, Final, Protocol, TypeVar
+
+import valkey
+from django.conf import settings
+from valkey import ValkeyCluster, exceptions
+
+from indexes.errors import (
+    SearchError,
+    SearchIndexMissing,
+    SearchRejected,
+    SearchTimeout,
+    SearchUnavailable,
+)
+
+T = TypeVar("T")
+Client = valkey.Valkey | ValkeyCluster
+Arg = str | bytes | int
+Command = tuple[Arg, ...]
+
+# What a call may take where its caller sets no limit: builds and admin pages.
+DEFAULT_TIMEOUT_S: Final = 30.0
+# What a node may take to tell the map of the cluster, which another can tell too.
+_MAP_TIMEOUT_S: Final = 1.0
+
+_limit = threading.local()
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Let all calls of this thread inside the block take no longer than that together."""
+    outer: float | None = getattr(_limit, "until", None)
+    until = monotonic() + seconds
+    _limit.until = until if outer is None else min(outer, until)
+    try:
+        yield
+    finally:
+        _limit.until = outer
+
+
+def _remaining() -> float:
+    until: float | None = getattr(_limit, "until", None)
+    if until is None:
+        return getattr(_limit, "each", DEFAULT_TIMEOUT_S)
+    left = until - monotonic()
+    if left <= 0:
+        raise exceptions.TimeoutError("No time is left for this call")
+    return left
+
+
+class _Limited(valkey.Connection):
+    """A connection that waits no longer than the running time limit allows.
+
+    A limit on the connection itself would need a pool for each duration.
+    """
+
+    def _connect(self) -> Any:
+        # The second one bounds a TLS handshake.
+        self.socket_connect_timeout = self.socket_timeout = _remaining()
+        return super()._connect()
+
+    def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if self._sock is None:
+            self.connect()
+        if self._sock is not None:
+            self._sock.settimeout(_remaining())
+        super().send_packed_command(command, check_health)
+
+    def read_response(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            if self._sock is not None:
+                self._sock.settimeout(_remaining())
+        except exceptions.TimeoutError:
+            # The reply is still to come: the connection cannot be used again.
+            self.disconnect()
+            raise
+        return super().read_response(*args, **kwargs)
+
+
+class _LimitedTLS(_Limited, valkey.SSLConnection):
+    pass
+
+
+class Servers(Protocol):
+    """Where commands run: on one server, or on the nodes of a cluster."""
+
+    def run(self, *command: Arg) -> Any:
+        """Run a command that has no key, on any server that can answer it."""
+
+    def run_on_all(self, *command: Arg) -> list[Any]:
+        """Run a command on each server that holds keys."""
+
+    def pipeline(self, commands: Sequence[tuple[bytes, Command]]) -> list[Any]:
+        """Run commands, each with its key, in as few round trips as there are servers."""
+
+    def remove(self, pattern: str, step: int) -> int:
+        """Remove the keys that match a pattern, so many at a time; return how many there were."""
+
+    def recover(self, *, wait: bool) -> None:
+        """Do what can be done after an error, before another try or without waiting for it."""
+
+
+class _Single:
+    def __init__(self, client: valkey.Valkey) -> None:
+        self.client = client
+
+    def run(self, *command: Arg) -> Any:
+        return self.client.execute_command(*command)
+
+    def run_on_all(self, *command: Arg) -> list[Any]:
+        return [self.run(*command)]
+
+    def pipeline(self, commands: Sequence[tuple[bytes, Command]]) -> list[Any]:
+        # A transaction would hold up the engine's own writers.
+        pipeline = self.client.pipeline(transaction=False)
+        for _, command in commands:
+            pipeline.execute_command(*command)
+        replies: list[Any] = pipeline.execute(raise_on_error=False)
+        for reply in replies:
+            if isinstance(reply, exceptions.ValkeyError):
+                raise reply
+        return replies
+
+    def remove(self, pattern: str, step: int) -> int:
+        removed = 0
+        keys = self.client.scan_iter(match=pattern, count=step)
+        while batch := list(islice(keys, step)):
+            removed += sum(self.pipeline([(key, ("UNLINK", key)) for key in batch]))
+        return removed
+
+    def recover(self, *, wait: bool) -> None:
+        pass
+
+
+class _Cluster:
+    def __init__(self, client: ValkeyCluster) -> None:
+        self.client = client
+        self._recovering = threading.Lock()
+
+    def run(self, *command: Arg) -> Any:
+        return random.choice(self._nodes()).run(*command)
+
+    def run_on_all(self, *command: Arg) -> list[Any]:
+        return [node.run(*command) for node in self._nodes()]
+
+    def pipeline(self, commands: Sequence[tuple[bytes, Command]]) -> list[Any]:
+        places: dict[str, list[int]] = defaultdict(list)
+        nodes = {}
+        for place, (key, _) in enumerate(commands):
+            node = self.client.get_node_from_key(key)
+            nodes[node.name] = node
+            places[node.name].append(place)
+        replies: list[Any] = [None] * len(commands)
+        for name, own in places.items():
+            answered = self._node(nodes[name]).pipeline([commands[place] for place in own])
+            for place, reply in zip(own, answered, strict=True):
+                replies[place] = reply
+        return replies
+
+    def remove(self, pattern: str, step: int) -> int:
+        return sum(node.remove(pattern, step) for node in self._nodes())
+
+    def recover(self, *, wait: bool) -> None:
+        """Read the map of slots again, once at a time; a slow node must not hold up a request."""
+        thread = threading.Thread(target=self._read_map, daemon=True)
+        thread.start()
+        if wait:
+            with suppress(exceptions.TimeoutError):
+                thread.join(_remaining())
+
+    def _read_map(self) -> None:
+        if not self._recovering.acquire(blocking=False):
+            return
+        try:
+            _limit.each = _MAP_TIMEOUT_S
+            with suppress(exceptions.ValkeyError):
+                self.client.nodes_manager.initialize()
+        finally:
+            self._recovering.release()
+
+    def _nodes(self) -> list[_Single]:
+        return [self._node(node) for node in self.client.get_primaries()]
+
+    def _node(self, node: Any) -> _Single:
+        return _Single(self.client.get_valkey_connection(node))
+
+
+@functools.cache
+def _servers(url: str, cluster: bool) -> _Single | _Cluster:
+    scheme, _, rest = url.partition("://")
+    options: dict[str, Any] = {
+        "connection_class": _LimitedTLS if scheme in ("valkeys", "rediss") else _Limited,
+        "protocol": 2,
+        "socket_keepalive": True,
+        "lib_name": None,
+        "lib_version": None,
+    }
+    # The client would put its own connection class in for a TLS scheme.
+    plain = f"valkey://{rest}"
+    if cluster:
+        return _Cluster(ValkeyCluster(url=plain, **options))
+    return _Single(valkey.Valkey(connection_pool=valkey.ConnectionPool.from_url(plain, **options)))
+
+
+def _primary() -> _Single | _Cluster:
+    return _servers(settings.VALKEY_URL, settings.VALKEY_CLUSTER)
+
+
+def _replica() -> _Single | _Cluster:
+    if settings.VALKEY_REPLICA_URLS:
+        return _servers(random.choice(settings.VALKEY_REPLICA_URLS), False)
+    return _primary()
+
+
+def writer() -> Client:
+    """Return the client of the primary, or of the cluster."""
+    return _primary().client
+
+
+def reader() -> Client:
+    """Return the client of a replica if there are any, else the writer."""
+    return _replica().client
+
+
+def read(call: Callable[[Servers], T], timeout_s: float, *, fresh: bool = False) -> T:
+    """Run a read within the time, once more elsewhere when the first server cannot answer.
+
+    ``fresh`` asks the primary first: a replica may be behind. With one server the
+    second try replaces a connection that a restart broke.
+    """
+    first, second = (_primary, _replica) if fresh else (_replica, _primary)
+    with time_limit(timeout_s):
+        try:
+            return _attempt(first, call)
+        except (SearchUnavailable, SearchIndexMissing):
+            # A replica that is behind may not have the index yet.
+            return _attempt(second, call)
+
+
+def write(
+    call: Callable[[Servers], T],
+    timeout_s: float | None = DEFAULT_TIMEOUT_S,
+    *,
+    repeatable: bool = False,
+) -> T:
+    """Run a write within the time; None: however many commands it takes, each within the default.
+
+    ``repeatable``: doing it twice does no harm, so it is tried once more as a read is.
+    """
+    with nullcontext() if timeout_s is None else time_limit(timeout_s):
+        try:
+            return _attempt(_primary, call)
+        except SearchUnavailable:
+            if not repeatable:
+                raise
+            return _attempt(_primary, call)
+
+
+def _attempt(choose: Callable[[], Servers], call: Callable[[Servers], T]) -> T:
+    with translated():
+        servers = choose()
+    try:
+        with translated():
+            return call(servers)
+    except SearchUnavailable:
+        servers.recover(wait=True)
+        raise
+    except SearchTimeout:
+        servers.recover(wait=False)
+        raise
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Turn the client's errors into SearchErrors."""
+    try:
+        yield
+    except exceptions.TimeoutError as error:
+        raise SearchTimeout("Valkey did not answer in time.") from error
+    except exceptions.AuthenticationError as error:
+        raise SearchUnavailable(
+            f"Valkey refused the login: {error}. Check the user and password in VALKEY_URL."
+        ) from error
+    except exceptions.ConnectionError as error:
+        raise SearchUnavailable(f"Valkey cannot be reached: {error}") from error
+    except _NOT_NOW as error:
+        raise SearchUnavailable(f"Valkey cannot answer now: {error}") from error
+    except exceptions.ResponseError as error:
+        raise _by_wording(str(error)) from error
+    except exceptions.ValkeyError as error:
+        if isinstance(error.__cause__, exceptions.TimeoutError):
+            raise SearchTimeout("No node of the cluster answered in time.") from error
+        raise SearchUnavailable(f"Valkey cannot be reached: {error}") from error
+
+
+_NOT_NOW: Final = (
+    exceptions.OutOfMemoryError,
+    exceptions.ReadOnlyError,
+    exceptions.AskError,  # and MovedError
+    exceptions.ClusterDownError,
+    exceptions.MasterDownError,
+    exceptions.TryAgainError,
+)
+# No code tells these apart, and the two engines word them differently.
+_MISSING_WORDS: Final = ("no such index", "unknown index name", "index with name")
+_NOT_NOW_WORDS: Final = (
+    "busy ", "clusterdown ", "masterdown ", "moved ", "tryagain ", "consistency check",
+)  # fmt: skip
+_TIMEOUT_WORDS: Final = ("due to timeout", "timeout limit")
+
+
+def _by_wording(message: str) -> SearchError:
+    text = message.lower()
+
+    def says(words: Iterable[str]) -> bool:
+        return any(word in text for word in words)
+
+    if says(_MISSING_WORDS):
+        return SearchIndexMissing(f"The search index is missing: {message}")
+    if "unknown command" in text and "ft." in text:
+        return SearchRejected(
+            "The server at VALKEY_URL has no vector search: load the valkey-search module."
+        )
+    if says(_NOT_NOW_WORDS):
+        return SearchUnavailable(f"Valkey cannot answer now: {message}")
+    if says(_TIMEOUT_WORDS):
+        return SearchTimeout("The search engine did not finish in time.")
+    return SearchRejected(f"The search engine refused the command: {message}")
