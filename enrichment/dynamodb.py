@@ -17,7 +17,6 @@ import boto3
 from boto3.dynamodb.types import TypeDeserializer, TypeSerializer
 from botocore import exceptions as aws
 from botocore.config import Config
-from botocore.parsers import ResponseParserError
 from django.conf import settings
 
 from enrichment.errors import (
@@ -86,7 +85,15 @@ def get_item(
         item = _reader(_region(region), timeout_ms).get_item(**request).get("Item")
     if item is None:
         return None
-    return {name: _deserialize(value) for name, value in item.items()}
+    return {name: _decoded(value) for name, value in item.items()}
+
+
+def _decoded(value: Any) -> Any:
+    try:
+        return _deserialize(value)
+    except (TypeError, ArithmeticError):
+        # A type or a number that this client does not know is no reason to lose the others.
+        return None
 
 
 def warm(*, region: str = "", timeout_ms: int) -> None:
@@ -214,7 +221,7 @@ def _translated(table: str, region: str) -> Iterator[None]:
         raise _from_answer(error, table, _region(region)) from error
     except (aws.ReadTimeoutError, aws.ConnectTimeoutError) as error:
         raise EnrichmentTimeout(f"DynamoDB gave no answer in time for table {table}.") from error
-    except (aws.ConnectionError, aws.HTTPClientError, ResponseParserError) as error:
+    except (aws.ConnectionError, aws.HTTPClientError) as error:
         raise EnrichmentUnavailable(f"DynamoDB cannot be reached: {error}") from error
     except aws.WaiterError as error:
         raise EnrichmentUnavailable(f"Table {table} did not become active: {error}") from error
