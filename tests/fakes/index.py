@@ -15,7 +15,7 @@ from indexes.search import Found, Hit
 from surfaces.stages import Vector
 
 
-@dataclass
+@dataclass(repr=False)
 class FakeIndex:
     """Items by id, each with its vector and decoded fields. Every door fails with ``error``."""
 

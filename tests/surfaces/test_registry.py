@@ -214,9 +214,7 @@ def test_a_surface_without_live_build_serves_its_default_list():
 def test_a_document_of_a_newer_release_takes_only_itself_down():
     store = FakeStore(snapshot(1, published("good"), published("odd")))
     registry = loaded(store)
-    content = orjson.loads(
-        snapshot(2, published("good", 2), published("odd", 2)).model_dump_json()
-    )
+    content = orjson.loads(snapshot(2, published("good", 2), published("odd", 2)).model_dump_json())
     content["surfaces"]["odd"]["document"]["fallback"] = "ask_an_oracle"
     content["surfaces"]["good"]["document"]["of_a_newer_release"] = 1
     content["keys"] = {"d1": {"name": "shop"}, "d2": 7}

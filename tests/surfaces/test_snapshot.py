@@ -66,7 +66,7 @@ def test_a_change_is_pushed_when_it_commits(stored, serving):
 
 def test_holds_what_is_published(surface, definition, django_capture_on_commit_callbacks):
     revision = publishing.publish(surface)
-    key, plaintext = keys.issue("shop", [surface])
+    _, plaintext = keys.issue("shop", [surface])
     keys.issue("all")
     gone, _ = keys.issue("gone")
     keys.revoke(gone)
