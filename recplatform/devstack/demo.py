@@ -29,7 +29,7 @@ DEFAULT_PORT = 8000
 
 WEB = [
     *("gunicorn", "recplatform.wsgi", "--worker-class", "gthread", "--threads", "8"),
-    *("--keep-alive", "75", "--graceful-timeout", "5"),
+    *("--keep-alive", "75", "--graceful-timeout", "5", "--no-control-socket"),
 ]
 WORKER = [
     *("celery", "--app", "recplatform", "worker", "--concurrency", "2"),
