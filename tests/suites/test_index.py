@@ -17,6 +17,9 @@ from indexes.search import Found, Hit
 from tests.fakes.index import FakeIndex
 from tests.fixtures_indexes import PRODUCTS, BuiltIndex
 
+# The build under it needs a database, which is only made where some test is marked so.
+pytestmark = pytest.mark.django_db
+
 FIELDS = ("title", "brand", "category", "price", "rating", "in_stock", "region", "image")
 IDS = [product["id"] for product in PRODUCTS]
 TIMEOUT_S = 10.0
