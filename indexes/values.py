@@ -116,7 +116,8 @@ def _tags(field: FieldSpec, value: object) -> str:
         return tag_text(value)
     if not _is_list(value):
         return tag_text(value)
-    parts = [tag_text(part) for part in value if part is not None]
+    # An empty value among others is no value; valkey-search would count it as a failure.
+    parts = list(filter(None, (tag_text(part) for part in value if part is not None)))
     for part in parts:
         if field.separator in part:
             raise ValueError(f'the value "{part[:40]}" holds the separator "{field.separator}"')
