@@ -10,6 +10,7 @@ from enrichment.errors import EnrichmentError
 from indexes import embedding, search
 from indexes.errors import IndexesError
 from indexes.schema import EndpointSpec
+from surfaces.plan import Plan
 from surfaces.pool import Pool
 from surfaces.registry import Registry
 from surfaces.stages import Stages, Vector
@@ -28,14 +29,19 @@ def stages() -> Stages:
 def warm(registry: Registry) -> None:
     """Open what the first request would otherwise wait for: clients, connections and code."""
     for plan in registry.plans():
-        if plan.index is None:
-            continue
-        try:
-            embedding.warm(plan.index.spec.endpoint)
-            for source in plan.sources:
-                sources.warm(source.spec)
-        except (IndexesError, EnrichmentError) as error:
-            log.warning("not warm", surface=plan.slug, reason=error.reason, message=str(error))
+        warm_plan(plan)
+
+
+def warm_plan(plan: Plan) -> None:
+    """Open what the plan's first request would otherwise wait for. Cheap when done before."""
+    if plan.index is None:
+        return
+    try:
+        embedding.warm(plan.index.spec.endpoint)
+        for source in plan.sources:
+            sources.warm(source.spec)
+    except (IndexesError, EnrichmentError) as error:
+        log.warning("not warm", surface=plan.slug, reason=error.reason, message=str(error))
 
 
 @lru_cache(maxsize=1)

@@ -25,8 +25,9 @@ CATALOG_PATH = settings.BASE_DIR / ".local" / "demo-products.jsonl.gz"
 TEXT_TEMPLATE = "{title}. {brand}, {category}. {description}"
 
 # The demo's servers share a machine of perhaps two cores with the builds and the
-# browser: the default of 100 ms is for a storefront's own machines.
+# browser: the defaults, of 100 ms and 50 ms, are for a storefront's own machines.
 DEADLINE_MS = 300
+SOURCE_TIMEOUT_MS = 150
 
 INDEX_FIELDS: dict[str, tuple[FieldType, dict[str, Any]]] = {
     "title": (FieldType.TEXT, {}),
@@ -207,7 +208,14 @@ def _index(reset: bool) -> IndexDefinition:
 
 def _source(slug: str, reset: bool) -> EnrichmentSource:
     table, key, signals = SOURCES[slug]
-    source, written = _row(EnrichmentSource, slug, reset, table=table, key_template=key)
+    source, written = _row(
+        EnrichmentSource,
+        slug,
+        reset,
+        table=table,
+        key_template=key,
+        timeout_ms=SOURCE_TIMEOUT_MS,
+    )
     if written:
         rows = (
             Signal(name=name, attribute=attribute, kind=SignalKind.WEIGHTS)

@@ -20,6 +20,7 @@ def environment(request: HttpRequest) -> list[str]:
 
 def context(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     """Return the first page's context with what this user may see."""
+    context["title"] = "Overview"
     if request.user.has_perm("surfaces.view_surface"):
         surfaces = with_drafts(Surface.objects.all())
         context["surfaces"] = [(surface, *state(surface)) for surface in surfaces]

@@ -22,6 +22,7 @@ class RerankTermInline(TabularInline):
     fields = ["kind", "signal", "field", "weight", "position"]
     ordering_field = "position"
     hide_ordering_field = True
+    hide_title = True
     verbose_name = "term"
     verbose_name_plural = "Terms: the score is their sum"
 

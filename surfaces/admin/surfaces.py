@@ -32,8 +32,12 @@ class SurfaceFilterInline(TabularInline):
     fields = ["field", "value_from", "operator", "values", "key", "when_missing", "position"]
     ordering_field = "position"
     hide_ordering_field = True
+    hide_title = True
     verbose_name = "filter"
     verbose_name_plural = "Filters"
+
+    class Media:
+        js = ["surfaces/filters.js"]
 
     def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
         return super().get_formset(request, obj, form=filter_form(obj), **kwargs)
@@ -53,6 +57,7 @@ class RevisionInline(TabularInline):
     model = SurfaceRevision
     fk_name = "surface"
     tab = True
+    hide_title = True
     extra = 0
     per_page = 20
     fields = ["revision", "published_at", "published_by", "note"]
@@ -75,7 +80,7 @@ class RevisionInline(TabularInline):
 @admin.register(Surface)
 class SurfaceAdmin(ModelAdmin):
     form = SurfaceForm
-    list_display = ["header", "index", "draft_state", "revision", "reranker", "updated_at"]
+    list_display = ["header", "index", "draft_state", "revision", "reranker"]
     list_select_related = ["index", "reranker", "live_revision"]
     list_filter = ["index"]
     search_fields = ["slug", "name", "description"]
@@ -132,6 +137,9 @@ class SurfaceAdmin(ModelAdmin):
         field: forms.Field | None = super().formfield_for_dbfield(db_field, request, **kwargs)
         if db_field.name == "sources" and field is not None:
             field.widget = UnfoldAdminCheckboxSelectMultipleWidget(choices=field.widget.choices)
+            field.help_text = "Where signals come from: the reranker's terms name them."
+        if db_field.name == "fallback_item_ids" and field is not None:
+            field.widget.attrs["rows"] = 3
         return field
 
     def changeform_view(

@@ -11,6 +11,8 @@ from surfaces.preview import words
 
 TITLE_FIELDS = ("title", "name")
 IMAGE_FIELDS = ("image", "image_url", "thumbnail", "picture")
+# Longer values are shown as text of their own.
+LONG = 40
 # Parts beyond this many share the last colour.
 COLOURS = 8
 
@@ -41,6 +43,7 @@ class Card:
     item: Item
     title: str
     image: str
+    texts: list[tuple[str, str]]
     fields: list[tuple[str, str]]
     parts: list[Part]
     moved: int
@@ -118,15 +121,15 @@ def _card(
     image = next((name for name in IMAGE_FIELDS if safe_image(item.fields.get(name))), "")
     explanation = item.explanation
     parts = explanation.parts if explanation else {}
+    rest = [
+        (name, _text(value)) for name, value in item.fields.items() if name not in (title, image)
+    ]
     return Card(
         item=item,
         title=str(item.fields.get(title) or item.id),
         image=safe_image(item.fields.get(image)),
-        fields=[
-            (name, _text(value))
-            for name, value in item.fields.items()
-            if name not in (title, image)
-        ],
+        texts=[(name, text) for name, text in rest if len(text) > LONG],
+        fields=[(name, text) for name, text in rest if len(text) <= LONG],
         parts=[
             Part(part_label(name), value, _share(value, longest), colours[name])
             for name, value in parts.items()
