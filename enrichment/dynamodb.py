@@ -220,9 +220,14 @@ def _translated(table: str, region: str) -> Iterator[None]:
     except aws.ClientError as error:
         raise _from_answer(error, table, _region(region)) from error
     except (aws.ReadTimeoutError, aws.ConnectTimeoutError) as error:
-        raise EnrichmentTimeout(f"DynamoDB gave no answer in time for table {table}.") from error
+        raise EnrichmentTimeout(
+            f"DynamoDB gave no answer in time for table {table} in region {_region(region)}: "
+            "raise the source's timeout, or look at the network."
+        ) from error
     except (aws.ConnectionError, aws.HTTPClientError) as error:
-        raise EnrichmentUnavailable(f"DynamoDB cannot be reached: {error}") from error
+        raise EnrichmentUnavailable(
+            f"DynamoDB cannot be reached: {error} Check the region and the network."
+        ) from error
     except aws.WaiterError as error:
         raise EnrichmentUnavailable(f"Table {table} did not become active: {error}") from error
     except (aws.NoCredentialsError, aws.PartialCredentialsError) as error:

@@ -1,6 +1,7 @@
 """The door to enrichment: one configured source and a request's values give signals."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import structlog
 
@@ -40,18 +41,26 @@ def fetch(source: SourceSpec, values: Mapping[str, str]) -> Signals:
     Raises EnrichmentError. The source's time limit bounds each wait on the network, not
     the whole call: who has a deadline must also stop waiting by itself.
     """
-    item = dynamodb.get_item(
+    item = stored_item(source, values)
+    if item is None:
+        log.debug("no enrichment item", source=source.slug, table=source.table)
+        return {}
+    read = {signal.name: read_signal(signal, item) for signal in source.signals}
+    return {name: signal for name, signal in read.items() if signal is not None}
+
+
+def stored_item(source: SourceSpec, values: Mapping[str, str]) -> dict[str, Any] | None:
+    """Return what the table holds of the request's item, as far as signals need it, or None.
+
+    Raises EnrichmentError.
+    """
+    return dynamodb.get_item(
         source.table,
         item_key(source, values),
         attributes=[signal.attribute.split(".", 1)[0] for signal in source.signals],
         region=source.region,
         timeout_ms=source.timeout_ms,
     )
-    if item is None:
-        log.debug("no enrichment item", source=source.slug, table=source.table)
-        return {}
-    read = {signal.name: read_signal(signal, item) for signal in source.signals}
-    return {name: signal for name, signal in read.items() if signal is not None}
 
 
 def warm(source: SourceSpec) -> None:
