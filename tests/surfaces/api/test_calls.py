@@ -1,3 +1,5 @@
+from collections.abc import Mapping
+
 from django.test import override_settings
 from structlog.testing import capture_logs
 
@@ -5,7 +7,9 @@ from surfaces.api.calls import pseudonym
 from tests.surfaces.api.conftest import Api, Publish, surface
 
 
-def lines(api: Api, slug: str, body: dict[str, object], **headers: str) -> list[dict[str, object]]:
+def lines(
+    api: Api, slug: str, body: Mapping[str, object], **headers: str
+) -> list[dict[str, object]]:
     with capture_logs() as logs:
         api.post(slug, body, **headers)
     return [dict(line) for line in logs if line["event"] == "recommend"]
