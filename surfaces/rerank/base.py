@@ -1,24 +1,21 @@
 """What every reranker takes and gives."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from enrichment.signals import Signals
 from indexes.search import Hit
 
 
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """A retrieved item: its place in the retrieval from 1, and its similarity where a vector was used."""
+class Candidate(NamedTuple):
+    """A retrieved item: its place in the retrieval, unique and from 1, and its similarity where a vector was used."""
 
     hit: Hit
     rank: int
     similarity: float | None
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(NamedTuple):
     """A candidate with its score, and the named parts that add up to it."""
 
     candidate: Candidate

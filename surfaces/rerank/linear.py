@@ -1,9 +1,12 @@
-"""A weighted sum of similarity, item fields and signals. ``document.TermSpec`` says what each counts."""
+"""A weighted sum of similarity, item fields and signals. ``document.TermSpec`` says what each counts.
+
+It runs over every candidate of every request, so it goes column by column: a term
+gives one list of numbers, and only the candidates that are answered get parts.
+"""
 
 from collections.abc import Mapping, Sequence
-from heapq import nsmallest
-from math import isfinite
-from typing import Any, TypeGuard
+from math import inf, isfinite
+from typing import Any
 
 from enrichment.signals import Signals
 from surfaces.document import TermKind, TermSpec
@@ -21,7 +24,8 @@ class Linear:
     """
 
     def __init__(self, terms: Sequence[TermSpec], *, unbounded: bool = False) -> None:
-        self._terms = tuple((term, label(term)) for term in terms)
+        self._terms = tuple(terms)
+        self._labels = tuple(label(term) for term in terms)
         self._unbounded = unbounded
         self.fields = tuple(dict.fromkeys(term.field for term in terms if term.field))
 
@@ -31,22 +35,20 @@ class Linear:
         """Return the best by score; equal scores keep the order of retrieval."""
         columns = [
             [term.weight * value for value in self._values(term, candidates, signals)]
-            for term, _ in self._terms
+            for term in self._terms
         ]
-        scores = [sum(parts) for parts in zip(*columns, strict=True)] or [0.0] * len(candidates)
-        best = nsmallest(
-            limit,
-            range(len(candidates)),
-            key=lambda n: (-scores[n], candidates[n].rank, candidates[n].hit.id),
-        )
+        scores = [sum(parts) for parts in zip(*columns, strict=True)]
+        order = sorted(range(len(scores)), key=[one.rank for one in candidates].__getitem__)
+        # A stable sort: equal scores stay in the order of the line above.
+        order.sort(key=scores.__getitem__, reverse=True)
         return [
             Ranked(candidates[n], scores[n], self._parts([column[n] for column in columns]))
-            for n in best
+            for n in order[:limit]
         ]
 
     def _parts(self, values: Sequence[float]) -> Mapping[str, float]:
         parts: dict[str, float] = {}
-        for (_, name), value in zip(self._terms, values, strict=True):
+        for name, value in zip(self._labels, values, strict=True):
             parts[name] = parts.get(name, 0.0) + value
         return parts
 
@@ -60,7 +62,9 @@ class Linear:
             return scaled([candidate.hit.fields.get(term.field) for candidate in candidates])
         signal = signals.get(term.name)
         if isinstance(signal, Mapping):
-            return [looked_up(signal, candidate, term.field) for candidate in candidates]
+            if not term.field:
+                return [bounded(signal.get(candidate.hit.id)) for candidate in candidates]
+            return [looked_up(signal, c.hit.fields.get(term.field)) for c in candidates]
         number = bounded(signal)
         if not term.field:
             return [number] * len(candidates)
@@ -75,38 +79,48 @@ def label(term: TermSpec) -> str:
 
 def scaled(values: Sequence[Any]) -> list[float]:
     """Scale numbers from lowest 0 to highest 1; all equal, or no number: 0."""
-    numbers = [value for value in values if is_number(value)]
+    read = [number(value) for value in values]
+    numbers = [value for value in read if value is not None]
     if not numbers:
         return [0.0] * len(values)
-    # Halved, so that the span of the largest floats is still one.
-    low, high = min(numbers) / 2, max(numbers) / 2
-    if (span := high - low) <= 0:
+    low = min(numbers)
+    span = max(numbers) - low
+    if span == inf:
+        # Halved, the span of the largest floats is still one.
+        return scaled([None if value is None else value / 2 for value in read])
+    if span == 0:
         return [0.0] * len(values)
-    return [cut((value / 2 - low) / span) if is_number(value) else 0.0 for value in values]
+    return [0.0 if value is None else (value - low) / span for value in read]
 
 
-def looked_up(weights: Mapping[str, float], candidate: Candidate, field: str) -> float:
-    """Return the weight of the item's id or of its field's value; of several values, the strongest."""
-    if not field:
-        return bounded(weights.get(candidate.hit.id))
-    value = candidate.hit.fields.get(field)
+def looked_up(weights: Mapping[str, float], value: Any) -> float:
+    """Return the weight of a field's value; of several values, that of the strongest."""
+    if value.__class__ is str:
+        return bounded(weights.get(value))
     values = value if isinstance(value, list) else [value]
     found = [bounded(weights.get(str(entry))) for entry in values if entry is not None]
     return max(found, key=lambda weight: (abs(weight), weight), default=0.0)
 
 
 def bounded(value: Any) -> float:
-    return max(-MAX_SIGNAL, min(MAX_SIGNAL, float(value))) if is_number(value) else 0.0
+    """Return a signal's number within its bounds, 0 for what is none."""
+    if value is None or (read := number(value)) is None:
+        return 0.0
+    return max(-MAX_SIGNAL, min(MAX_SIGNAL, read))
 
 
 def cut(value: float | None) -> float:
-    return max(0.0, min(1.0, value)) if is_number(value) else 0.0
+    """Return a similarity within [0, 1]."""
+    if value is None or not 0.0 < value < inf:
+        return 0.0
+    return value if value < 1.0 else 1.0
 
 
-def is_number(value: Any) -> TypeGuard[float]:
-    return (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and abs(value) <= 1.7e308
-        and isfinite(value)
-    )
+def number(value: Any) -> float | None:
+    """Return a finite number as a float, None for anything else."""
+    if value.__class__ is float:
+        return value if isfinite(value) else None
+    # Beyond that an integer has no float.
+    if value.__class__ is int and -1e308 <= value <= 1e308:
+        return float(value)
+    return None
