@@ -192,7 +192,7 @@ def test_an_endpoint_that_refuses_every_text_ends_the_load(loading_build):
     def refusing(endpoint: EndpointSpec, texts: Sequence[str]) -> Any:
         raise EmbeddingRejected("No such endpoint.")
 
-    with pytest.raises(BuildError, match=r"refuses every text of rows 1 to 8\..*No such"):
+    with pytest.raises(BuildError, match=r"All 8 texts between rows 1 and 8 .*No such"):
         load_all(loading_build(rows(20)), embed=refusing)
 
 
