@@ -75,6 +75,8 @@ def serve(fd: int) -> None:
     )
     # A line for each request would fill the disk under load.
     server.RequestHandlerClass.log_request = lambda *_: None
+    # An answer goes out in several pieces, which must not wait for each other's receipt.
+    server.RequestHandlerClass.disable_nagle_algorithm = True
     server.serve_forever()
 
 

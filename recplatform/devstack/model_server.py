@@ -9,6 +9,7 @@ Run as ``python -m recplatform.devstack.model_server [--port N] [--endpoint NAME
 
 import argparse
 import asyncio
+import socket
 import uuid
 from collections.abc import Sequence
 
@@ -137,16 +138,19 @@ def main() -> None:
     )
     args = parser.parse_args()
     app = build_app(Batcher(MiniLM()), args.endpoint or [DEFAULT_ENDPOINT_NAME])
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=args.host,
         port=args.port,
-        fd=args.fd,
         log_level="warning",
         access_log=False,
         timeout_keep_alive=75,
         timeout_graceful_shutdown=2,
     )
+    # Given as a socket, since uvicorn takes a number for one of another family, and
+    # would then leave out the option without which an answer waits for 40 ms.
+    sockets = None if args.fd is None else [socket.socket(fileno=args.fd)]
+    uvicorn.Server(config).run(sockets=sockets)
 
 
 if __name__ == "__main__":
