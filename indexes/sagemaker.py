@@ -17,9 +17,11 @@ from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     ConnectTimeoutError,
+    InvalidRegionError,
     NoCredentialsError,
-    NoRegionError,
+    ParamValidationError,
     PartialCredentialsError,
+    ProfileNotFound,
     ReadTimeoutError,
 )
 from django.conf import settings
@@ -43,6 +45,8 @@ BUCKETS_S: Final = (
 )  # fmt: skip
 
 _clients: dict[tuple[str, float], SageMakerRuntimeClient] = {}
+# Shared, as it holds what is slow to read for the first client.
+_session: boto3.session.Session | None = None
 _making = threading.Lock()
 
 
@@ -68,9 +72,10 @@ def warm(endpoint: EndpointSpec, *, timeout_s: float | None = None) -> None:
 
 
 def forget_clients() -> None:
-    """Make new clients from now on: after a fork, or when the environment names another address."""
-    global _making
+    """Make new clients from now on: after a fork, or when the environment has changed."""
+    global _making, _session
     _making = threading.Lock()
+    _session = None
     _clients.clear()
 
 
@@ -80,9 +85,15 @@ os.register_at_fork(after_in_child=forget_clients)
 
 def _client(endpoint: EndpointSpec, limit: float) -> SageMakerRuntimeClient:
     region = endpoint.region or settings.AWS_REGION
+    if not region:
+        raise EmbeddingRejected(
+            f'The embedding endpoint "{endpoint.slug}" has no region: set it on the endpoint, '
+            "or set AWS_REGION."
+        )
     bucket = next((bucket for bucket in BUCKETS_S if limit <= bucket), BUCKETS_S[-1])
     client = _clients.get((region, bucket))
     if client is None:
+        # A session makes one client at a time.
         with _making:
             client = _clients.get((region, bucket))
             if client is None:
@@ -91,6 +102,9 @@ def _client(endpoint: EndpointSpec, limit: float) -> SageMakerRuntimeClient:
 
 
 def _make(region: str, bucket: float) -> SageMakerRuntimeClient:
+    global _session
+    if _session is None:
+        _session = boto3.session.Session()
     config = Config(
         connect_timeout=bucket,
         read_timeout=bucket,
@@ -98,7 +112,10 @@ def _make(region: str, bucket: float) -> SageMakerRuntimeClient:
         tcp_keepalive=True,
         max_pool_connections=64,
     )
-    return boto3.session.Session().client("sagemaker-runtime", region_name=region, config=config)
+    try:
+        return _session.client("sagemaker-runtime", region_name=region, config=config)
+    except ValueError as error:
+        raise EmbeddingRejected(f"{error}. Check AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME.") from error
 
 
 @contextmanager
@@ -113,9 +130,9 @@ def _translated(endpoint: EndpointSpec) -> Iterator[None]:
             f"{name} cannot be called without AWS credentials: set AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY, or give this machine a role."
         ) from error
-    except NoRegionError as error:
+    except (ParamValidationError, InvalidRegionError, ProfileNotFound) as error:
         raise EmbeddingRejected(
-            f"{name} has no region: set it on the endpoint, or set AWS_REGION."
+            f"{name} cannot be called: {error} Check its name and region, and AWS_PROFILE."
         ) from error
     except ClientError as error:
         raise _translated_answer(name, endpoint, error) from error

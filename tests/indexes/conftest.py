@@ -7,11 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexes import valkey
+from indexes import sagemaker, valkey
 from indexes.commands import create_args
 from indexes.naming import VECTOR_FIELD
 from indexes.schema import CatalogSpec, EndpointSpec, FieldSpec, FieldType, IndexSpec, LiveIndex
 from indexes.values import encode
+from tests.indexes.containers import Container, answer
 
 MakeIndex = Callable[..., LiveIndex]
 
@@ -89,3 +90,25 @@ def item_hash(spec: IndexSpec, vector: np.ndarray, values: Mapping[str, Any]) ->
     encoded = {field.name: encode(field, values.get(field.name)) for field in spec.fields}
     stored = {name: raw for name, raw in encoded.items() if raw is not None}
     return {VECTOR_FIELD: np.asarray(vector, dtype="<f4").tobytes(), **stored}
+
+
+@pytest.fixture(scope="module")
+def _container() -> Iterator[Container]:
+    container = Container()
+    container.start()
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", container.url)
+        environment.setenv("AWS_ACCESS_KEY_ID", "test")
+        environment.setenv("AWS_SECRET_ACCESS_KEY", "test")
+        sagemaker.forget_clients()
+        yield container
+    container.stop()
+    sagemaker.forget_clients()
+
+
+@pytest.fixture
+def container(_container: Container) -> Container:
+    """An embedding container that stands where the SageMaker runtime would."""
+    _container.calls.clear()
+    _container.respond = lambda call: answer([])
+    return _container
