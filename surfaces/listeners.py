@@ -11,18 +11,19 @@ from django.db.models.signals import m2m_changed, post_delete
 
 from indexes.models import IndexDefinition
 from indexes.signals import live_build_changed
-from surfaces import default_lists, snapshot
+from surfaces import default_lists, snapshot, wiring
 from surfaces.models import ApiKey, Surface
 from surfaces.registry import registry
 
 
 def connect() -> None:
-    """Listen, and let this process's registry read the database when Valkey has no snapshot."""
+    """Listen, and give this process's registry what it may not import itself."""
     live_build_changed.connect(on_live_build, dispatch_uid="surfaces")
     m2m_changed.connect(on_key_surfaces, sender=ApiKey.surfaces.through, dispatch_uid="surfaces")
     for model in (Surface, ApiKey):
         post_delete.connect(on_delete, sender=model, dispatch_uid="surfaces")
     registry.loader = snapshot.read
+    registry.prepare = wiring.warm
 
 
 def on_live_build(*, definition: IndexDefinition, **_: Any) -> None:

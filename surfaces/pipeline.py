@@ -124,7 +124,7 @@ class Run:
 
     def _retrieve(self, index: LiveIndex) -> Found:
         text, seeds = self.question.text, self.question.seeds
-        embedding = self._embed(index, text) if text else None
+        embedding = self._embed(text) if text else None
         vectors = self._vectors(index, seeds) if seeds else {}
         parts = [self._unit(vector) for vector in vectors.values()]
         asked = self._mean(parts) if parts else None
@@ -145,7 +145,7 @@ class Run:
         if document.seed_signal and (vector := self._signal_vector(index)) is not None:
             return self._knn(index, vector, "signal")
         if document.default_query:
-            vector = self._unit(self._vector(self._embed(index, document.default_query)))
+            vector = self._unit(self._vector(self._embed(document.default_query)))
             return self._knn(index, vector, "default_query")
         if document.browse_field:
             return self._browse(index)
@@ -171,10 +171,8 @@ class Run:
         ]
         return self._mean(parts) if parts else None
 
-    def _embed(self, index: LiveIndex, text: str) -> Call[Vector]:
-        endpoint = index.spec.endpoint
-        timeout_s = min(self.deadline.remaining(), endpoint.timeout_ms / 1000)
-        return self.stages.pool.start("embed", self.stages.embed, endpoint, text, timeout_s)
+    def _embed(self, text: str) -> Call[Vector]:
+        return self.stages.pool.start("embed", self.stages.embed, self.plan.endpoint, text)
 
     def _vector(self, call: Call[Vector]) -> Vector:
         outcome = call.outcome(self.deadline.remaining())

@@ -8,13 +8,14 @@ registry keeps the surface's last good plan.
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import chain
+from typing import TypeVar
 
 from enrichment.errors import EnrichmentError
 from enrichment.sources import key_names
 from enrichment.spec import SignalKind, SourceSpec
 from indexes.errors import FilterError
 from indexes.filters import Clause, parse_values
-from indexes.schema import FieldSpec, FieldType, IndexSpec, LiveIndex
+from indexes.schema import EndpointSpec, FieldSpec, FieldType, IndexSpec, LiveIndex
 from surfaces.document import (
     MAX_WEIGHT,
     FilterSpec,
@@ -34,6 +35,8 @@ from surfaces.rerank.registry import RERANKERS, make_reranker
 # Kept back from the deadline to rank and to write the answer.
 RESERVE_S = 0.005
 RESERVE_SHARE = 0.05
+
+Timed = TypeVar("Timed", EndpointSpec, SourceSpec)
 
 OPERATORS: Mapping[FieldType, frozenset[Operator]] = {
     FieldType.TAG: frozenset({Operator.ANY_OF, Operator.NONE_OF}),
@@ -77,7 +80,8 @@ class Plan:
     """All that a request needs of its surface.
 
     ``index`` is None where nothing can be searched, and ``unavailable`` says why: the
-    plan then serves its default list only. ``fields`` are those of an answer,
+    plan then serves its default list only. ``endpoint`` and ``sources`` are bounded by
+    the surface's deadline. ``fields`` are those of an answer,
     ``fetched`` with those of the reranker, ``held`` those of the default items.
     """
 
@@ -86,6 +90,7 @@ class Plan:
     document: SurfaceDocument
     index: LiveIndex | None
     unavailable: str
+    endpoint: EndpointSpec | None
     budget_s: float
     static: tuple[Clause, ...]
     context: tuple[ContextFilter, ...]
@@ -121,6 +126,7 @@ def compile_plan(
             document=document,
             index=None,
             unavailable=unavailable,
+            endpoint=None,
             budget_s=budget_s,
             static=(),
             context=(),
@@ -146,6 +152,7 @@ def compile_plan(
         document=document,
         index=index,
         unavailable="",
+        endpoint=_bounded(spec.endpoint, document.deadline_ms),
         budget_s=budget_s,
         static=tuple(
             parse_values(_field(spec, item), item.operator, item.values)
@@ -185,9 +192,15 @@ def _field(spec: IndexSpec, item: FilterSpec) -> FieldSpec:
 
 
 def _planned(source: SourceSpec, deadline_ms: int) -> PlannedSource:
-    # A call that outlives its request would keep a thread from the next one.
-    bounded = source.model_copy(update={"timeout_ms": min(source.timeout_ms, deadline_ms)})
-    return PlannedSource(bounded, key_names(source), f"enrichment:{source.slug}")
+    return PlannedSource(
+        _bounded(source, deadline_ms), key_names(source), f"enrichment:{source.slug}"
+    )
+
+
+def _bounded(spec: Timed, deadline_ms: int) -> Timed:
+    # A call that outlives its request would keep a thread from the next one. The limit is
+    # the same for every request, since clients have theirs built in.
+    return spec.model_copy(update={"timeout_ms": min(spec.timeout_ms, deadline_ms)})
 
 
 def _problems(document: SurfaceDocument, spec: IndexSpec) -> Iterator[Problem]:

@@ -56,8 +56,9 @@ class State:
 class Registry:
     """Plans by slug and key scopes by digest. Doors are safe to call from any thread.
 
-    ``loader`` gives the snapshot when Valkey cannot; ``surfaces.apps`` sets it, since
-    this module knows no model. ``on_checked`` is told the version each time it is current.
+    ``loader`` gives the snapshot when Valkey cannot, and ``prepare`` makes each new plan
+    ready before it serves: ``surfaces.listeners`` sets both, since this module knows no
+    model. ``on_checked`` is told the version each time it is current.
     """
 
     def __init__(
@@ -69,6 +70,7 @@ class Registry:
         on_checked: Callable[[int], object] = lambda version: None,
     ) -> None:
         self.loader = loader
+        self.prepare: Callable[[Plan], object] = lambda plan: None
         self._on_checked = on_checked
         self._store = store
         self._poll_s = poll_s
@@ -154,6 +156,8 @@ class Registry:
             self._unreadable = version
             return False
         self._log_problems(state)
+        for plan in state.plans.values():
+            self.prepare(plan)
         self._state = state
         log.info("plans loaded", version=version, surfaces=len(state.plans), keys=len(state.keys))
         return True

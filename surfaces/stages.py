@@ -18,9 +18,9 @@ Vector = NDArray[np.float32]
 
 
 class Embed(Protocol):
-    """Text to a vector within a time. Raises EmbeddingError."""
+    """Text to a vector within the endpoint's time. Raises EmbeddingError."""
 
-    def __call__(self, endpoint: EndpointSpec, text: str, timeout_s: float, /) -> Vector: ...
+    def __call__(self, endpoint: EndpointSpec, text: str, /) -> Vector: ...
 
 
 class Knn(Protocol):

@@ -12,7 +12,6 @@ from indexes.errors import IndexesError
 from indexes.schema import EndpointSpec
 from surfaces.plan import Plan
 from surfaces.pool import Pool
-from surfaces.registry import Registry
 from surfaces.stages import Stages, Vector
 
 # Every thread that answers, of requests and of pages, may embed and fetch two sources at once.
@@ -26,22 +25,25 @@ def stages() -> Stages:
     return _stages(os.getpid())
 
 
-def warm(registry: Registry) -> None:
-    """Open what the first request would otherwise wait for: clients, connections and code."""
-    for plan in registry.plans():
-        warm_plan(plan)
-
-
-def warm_plan(plan: Plan) -> None:
-    """Open what the plan's first request would otherwise wait for. Cheap when done before."""
-    if plan.index is None:
-        return
-    try:
-        embedding.warm(plan.index.spec.endpoint)
-        for source in plan.sources:
+def warm(plan: Plan) -> None:
+    """Open what the plan's first request would otherwise wait for. Again, it costs nothing."""
+    if plan.endpoint is not None:
+        _warm_endpoint(os.getpid(), plan.endpoint.model_dump_json())
+    for source in plan.sources:
+        try:
             sources.warm(source.spec)
-    except (IndexesError, EnrichmentError) as error:
-        log.warning("not warm", surface=plan.slug, reason=error.reason, message=str(error))
+        except EnrichmentError as error:
+            log.warning("source not warm", source=source.spec.slug, reason=error.reason)
+
+
+@lru_cache(maxsize=256)
+def _warm_endpoint(pid: int, spec: str) -> None:
+    # One real call: what takes long is the first handshake, not the client.
+    endpoint = EndpointSpec.model_validate_json(spec)
+    try:
+        embedding.embed_query(endpoint, "warm")
+    except IndexesError as error:
+        log.warning("endpoint not warm", endpoint=endpoint.slug, reason=error.reason)
 
 
 @lru_cache(maxsize=1)
@@ -57,5 +59,5 @@ def _stages(pid: int) -> Stages:
     )
 
 
-def _embed(endpoint: EndpointSpec, text: str, timeout_s: float) -> Vector:
-    return embedding.embed_query(endpoint, text, timeout_s=timeout_s)
+def _embed(endpoint: EndpointSpec, text: str) -> Vector:
+    return embedding.embed_query(endpoint, text)

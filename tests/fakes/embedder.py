@@ -24,17 +24,17 @@ def vector_of(text: str, dimension: int) -> Vector:
 
 @dataclass
 class FakeEmbedder:
-    """Fails with ``error``, or waits for ``gate`` as long as its time limit allows."""
+    """Fails with ``error``, or waits for ``gate``."""
 
     error: EmbeddingError | Exception | None = None
     gate: threading.Event | None = None
     texts: list[str] = field(default_factory=list)
-    timeouts: list[float] = field(default_factory=list)
+    timeouts_ms: list[int] = field(default_factory=list)
 
-    def embed(self, endpoint: EndpointSpec, text: str, timeout_s: float) -> Vector:
+    def embed(self, endpoint: EndpointSpec, text: str) -> Vector:
         self.texts.append(text)
-        self.timeouts.append(timeout_s)
-        if timeout_s <= 0:
+        self.timeouts_ms.append(endpoint.timeout_ms)
+        if endpoint.timeout_ms <= 0:
             raise EmbeddingTimeout("No time is left.")
         if self.gate is not None:
             self.gate.wait(5)

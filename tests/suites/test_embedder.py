@@ -11,7 +11,11 @@ from tests.fakes.embedder import FakeEmbedder
 @pytest.fixture(params=["fake", "real"])
 def embed(request, endpoint_spec):
     door = FakeEmbedder().embed if request.param == "fake" else stages().embed
-    return lambda text, timeout_s=10.0: door(endpoint_spec, text, timeout_s)
+
+    def embed(text, timeout_ms=10_000):
+        return door(endpoint_spec.model_copy(update={"timeout_ms": timeout_ms}), text)
+
+    return embed
 
 
 def test_a_vector_of_the_endpoints_dimension(embed):
@@ -37,11 +41,11 @@ def test_any_text_has_a_vector(embed, text):
 
 def test_no_time_left_is_a_timeout(embed):
     with pytest.raises(EmbeddingTimeout):
-        embed("running shoes", 0.0)
+        embed("running shoes", 0)
 
 
 def test_an_endpoint_that_does_not_exist(endpoint_spec):
     # The fake fails with this error when told to: the real one must do it by itself.
     gone = endpoint_spec.model_copy(update={"endpoint_name": "no-such-endpoint"})
     with pytest.raises(EmbeddingRejected):
-        stages().embed(gone, "running shoes", 10.0)
+        stages().embed(gone, "running shoes")

@@ -576,15 +576,18 @@ def test_a_source_is_given_up_after_its_own_time(fakes):
 
 
 def test_stages_get_what_is_left_of_the_deadline(fakes):
-    fakes.ask(plan(deadline_ms=200), query="shoes")
-    [embed_s], search_s = fakes.embedder.timeouts, fakes.index.asked[-1]["timeout_s"]
-    assert 0 < search_s < embed_s < 0.2
+    fakes.ask(plan(deadline_ms=200), item_ids=["s1"])
+    seed_s, search_s = (asked["timeout_s"] for asked in fakes.index.asked)
+    assert 0 < search_s < seed_s < 0.2
 
 
-def test_an_embedding_gets_no_more_than_its_endpoints_time(fakes):
-    endpoint = live_index().spec.endpoint.model_copy(update={"timeout_ms": 30})
-    fakes.ask(plan(index=live_index(endpoint=endpoint), deadline_ms=5000), query="shoes")
-    assert fakes.embedder.timeouts == [0.03]
+@pytest.mark.parametrize(("own_ms", "deadline_ms", "expected"), [(30, 5000, 30), (500, 80, 80)])
+def test_an_embedding_gets_its_endpoints_time_within_the_deadline(
+    fakes, own_ms, deadline_ms, expected
+):
+    endpoint = live_index().spec.endpoint.model_copy(update={"timeout_ms": own_ms})
+    fakes.ask(plan(index=live_index(endpoint=endpoint), deadline_ms=deadline_ms), query="shoes")
+    assert fakes.embedder.timeouts_ms == [expected]
 
 
 def test_no_search_starts_after_the_deadline(fakes):

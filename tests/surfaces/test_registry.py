@@ -264,6 +264,15 @@ def test_before_anything_is_loaded_it_says_so_and_goes_on_trying(started):
 
 
 @pytest.mark.unit
+def test_prepares_a_plan_before_it_serves():
+    registry = Registry(FakeStore(snapshot(1, published())))
+    seen: list[tuple[str, int]] = []
+    registry.prepare = lambda plan: seen.append((plan.slug, registry.version))
+    registry.refresh()
+    assert seen == [("shelf", -1)]
+
+
+@pytest.mark.unit
 def test_tells_each_time_that_what_it_serves_is_current():
     told: list[int] = []
     store = FakeStore()

@@ -12,7 +12,7 @@ from surfaces import publishing, snapshot, wiring
 from surfaces.contracts import RecommendRequest
 from surfaces.models import Reranker, RerankTerm, Surface
 from surfaces.pipeline import recommend
-from tests.surfaces.builders import ids
+from tests.surfaces.builders import ids, live_index, plan, source
 
 
 @pytest.fixture
@@ -60,8 +60,8 @@ def published(surface, sources, add_filter, serving):
     surface.save()
     publishing.publish(surface)
     snapshot.push()
+    serving.prepare = wiring.warm
     serving.refresh()
-    wiring.warm(serving)
     return serving
 
 
@@ -173,6 +173,18 @@ def test_a_publish_is_served_within_a_second(surface, serving):
         assert time.monotonic() - started < 1
         time.sleep(0.01)
     assert serving.plan("shelf").document.limit == 3
+
+
+def test_warming_makes_the_first_call_and_survives_its_failure(endpoint_spec):
+    gone = endpoint_spec.model_copy(update={"endpoint_name": "no-such-endpoint"})
+    with capture_logs() as logs:
+        wiring.warm(plan(index=live_index(endpoint=endpoint_spec)))
+        assert logs == []
+        wiring.warm(plan(index=live_index(endpoint=gone), sources=(source(),)))
+        wiring.warm(plan(index=live_index(endpoint=gone)))
+    assert [(entry["event"], entry["reason"]) for entry in logs] == [
+        ("endpoint not warm", "rejected")
+    ]
 
 
 def test_threads_belong_to_the_process():
