@@ -120,6 +120,7 @@ SURFACES: dict[str, dict[str, Any]] = {
     "search-carousel": {
         "name": "Search carousel",
         "description": "What a shopper searched for, in the order of their taste.",
+        "sources": ["shoppers", "trending"],
         "reranker": "relevance-first",
         "browse_field": "popularity",
         "filters": [
@@ -131,6 +132,7 @@ SURFACES: dict[str, dict[str, Any]] = {
     "similar-items": {
         "name": "Similar items",
         "description": "Products like the one on the page.",
+        "sources": ["shoppers"],
         "reranker": "alike",
         "browse_field": "popularity",
         "filters": [_IN_STOCK, _IN_REGION, *_open_to_callers("category", "brand", "price")],
@@ -138,6 +140,7 @@ SURFACES: dict[str, dict[str, Any]] = {
     "home-row": {
         "name": "Home row",
         "description": "For a shopper without a query: close to recent views, else what is popular.",
+        "sources": ["shoppers", "trending"],
         "reranker": "taste-first",
         "seed_signal": "recent_items",
         "browse_field": "popularity",
@@ -147,6 +150,7 @@ SURFACES: dict[str, dict[str, Any]] = {
     "deals-row": {
         "name": "Deals row",
         "description": "Reduced by 10 % or more, this shopper's categories and brands first.",
+        "sources": ["shoppers", "deals"],
         "reranker": "best-deals",
         "browse_field": "discount",
         "candidates": 500,
@@ -170,15 +174,15 @@ def load_stores() -> tuple[int, int]:
 def ensure(*, reset: bool) -> tuple[IndexDefinition, list[Surface]]:
     """Return the demo's index, and the surfaces that this call made or put back."""
     index = _index(reset)
-    sources = [_source(slug, reset) for slug in SOURCES]
+    sources = {slug: _source(slug, reset) for slug in SOURCES}
     rerankers = {slug: _reranker(slug, reset) for slug in RERANKERS}
     written_surfaces = []
     for slug, content in SURFACES.items():
-        values = {key: value for key, value in content.items() if key != "filters"}
+        values = {key: content[key] for key in content.keys() - {"filters", "sources"}}
         values |= {"index": index, "reranker": rerankers[content["reranker"]]}
         surface, written = _row(Surface, slug, reset, deadline_ms=DEADLINE_MS, **values)
         if written:
-            surface.sources.set(sources)
+            surface.sources.set(sources[source] for source in content["sources"])
             _replace(surface.filters, (SurfaceFilter(**row) for row in content["filters"]))
             written_surfaces.append(surface)
     return index, written_surfaces

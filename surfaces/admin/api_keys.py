@@ -40,6 +40,18 @@ class ApiKeyAdmin(ModelAdmin):
             field.help_text = "None ticked: every surface."
         return field
 
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        # A new key is shown next, whatever the button says.
+        buttons = {"show_save_and_add_another": False, "show_save_and_continue": False}
+        context = {**(extra_context or {}), **buttons}
+        return super().changeform_view(request, object_id, form_url, context)
+
     def save_model(
         self, request: HttpRequest, obj: ApiKey, form: forms.ModelForm[ApiKey], change: bool
     ) -> None:

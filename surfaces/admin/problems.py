@@ -24,7 +24,11 @@ class Mendable(NamedTuple):
 
 def mendable(problems: Sequence[Problem], surface: Surface) -> list[Mendable]:
     """Return the problems in their order, each with where to mend it."""
-    return [Mendable(*_place(problem.field, surface), problem.message) for problem in problems]
+    shown = []
+    for problem in problems:
+        label, link = _place(problem.field, surface)
+        shown.append(Mendable(label, problem.message, link))
+    return shown
 
 
 def _place(path: str, surface: Surface) -> tuple[str, str]:

@@ -26,13 +26,16 @@ class RerankTermInline(TabularInline):
     verbose_name = "term"
     verbose_name_plural = "Terms: the score is their sum"
 
+    class Media:
+        js = ["surfaces/columns.js"]
+
     def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
         return super().get_formset(request, obj, form=term_form(), **kwargs)
 
 
 @admin.register(Reranker)
 class RerankerAdmin(ModelAdmin):
-    list_display = ["header", "kind", "formula", "used_by"]
+    list_display = ["header", "formula", "used_by"]
     search_fields = ["slug", "name"]
     prepopulated_fields = {"slug": ["name"]}
     fields = [("name", "slug"), "kind"]

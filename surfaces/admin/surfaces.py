@@ -37,7 +37,7 @@ class SurfaceFilterInline(TabularInline):
     verbose_name_plural = "Filters"
 
     class Media:
-        js = ["surfaces/filters.js"]
+        js = ["surfaces/columns.js"]
 
     def get_formset(self, request: HttpRequest, obj: Any = None, **kwargs: Any) -> Any:
         return super().get_formset(request, obj, form=filter_form(obj), **kwargs)
@@ -80,14 +80,13 @@ class RevisionInline(TabularInline):
 @admin.register(Surface)
 class SurfaceAdmin(ModelAdmin):
     form = SurfaceForm
-    list_display = ["header", "index", "draft_state", "revision", "reranker"]
+    list_display = ["header", "index", "draft_state", "revision", "reranker", "look"]
     list_select_related = ["index", "reranker", "live_revision"]
     list_filter = ["index"]
     search_fields = ["slug", "name", "description"]
     prepopulated_fields = {"slug": ["name"]}
     inlines = [SurfaceFilterInline, RevisionInline]
     actions_detail = ["publish", "preview"]
-    actions_row = ["preview"]
     warn_unsaved_form = True
     change_form_before_template = "admin/surfaces/surface/state.html"
     fieldsets = [
@@ -175,6 +174,11 @@ class SurfaceAdmin(ModelAdmin):
     @display(description="Live revision", empty_value="–")
     def revision(self, obj: Surface) -> int | None:
         return obj.live_revision.number if obj.live_revision else None
+
+    @display(description="Preview")
+    def look(self, obj: Surface) -> SafeString:
+        link = reverse("preview-surface", args=[obj.slug])
+        return format_html('<a class="text-link" href="{}">Preview</a>', link)
 
     @action(
         description="Publish…",

@@ -70,7 +70,7 @@ def _filter(item: FilterSpec) -> str:
     operator = OPERATORS[item.operator]
     if item.value_from is ValueFrom.CONTEXT:
         return f"{item.field} {operator} the request's “{item.key}” ({MISSING[item.when_missing]})"
-    return f"{item.field} {operator} {', '.join(item.values)}"
+    return f"{item.field} {operator} {', '.join(item.values) or '(no values)'}"
 
 
 def _source(source: SourceSpec) -> str:
