@@ -30,7 +30,7 @@ from surfaces.preview import plans, words
 from surfaces.preview.plans import Version
 from surfaces.preview.question import DRAFT, LIVE, QuestionForm
 from surfaces.preview.result import cards, waterfall
-from surfaces.wiring import stages, warm_plan
+from surfaces.wiring import stages, warm
 
 may_look = permission_required("surfaces.view_surface", raise_exception=True)
 
@@ -148,7 +148,7 @@ class Page:
 def _run(version: Version, question: RecommendRequest) -> RecommendResponse:
     plan = version.plan()
     # A draft may name an endpoint or source that this process has not met yet.
-    warm_plan(plan)
+    warm(plan)
     return recommend(plan, question, stages(), request_id=f"preview-{secrets.token_hex(6)}")
 
 
