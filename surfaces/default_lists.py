@@ -76,12 +76,10 @@ def refresh(definition: IndexDefinition | None = None) -> int:
     indexes = snapshot.live_indexes()
     refreshed = 0
     for surface in surfaces:
-        if surface.live_revision is None:
+        document = snapshot.live_document(surface)
+        if document is None or document.fallback is not FallbackMode.DEFAULT_LIST:
             continue
-        document = SurfaceDocument.model_validate(surface.live_revision.document)
         index = indexes.get(document.index)
-        if document.fallback is not FallbackMode.DEFAULT_LIST:
-            continue
         if index is None or (definition is not None and indexes.get(definition.slug) != index):
             continue
         try:
@@ -94,11 +92,21 @@ def refresh(definition: IndexDefinition | None = None) -> int:
                 message=str(error),
             )
             continue
-        if items:
-            with transaction.atomic():
-                store(surface, items, index)
+        if items and _store_if_live(surface, items, index):
             refreshed += 1
     if refreshed:
         with transaction.atomic():
             snapshot.changed()
     return refreshed
+
+
+def _store_if_live(surface: Surface, items: Iterable[DefaultItem], index: LiveIndex) -> bool:
+    with transaction.atomic():
+        unchanged = Surface.objects.select_for_update().filter(
+            pk=surface.pk, live_revision=surface.live_revision_id
+        )
+        # A publish since the list was resolved has brought a list of its own.
+        if unchanged.first() is None:
+            return False
+        store(surface, items, index)
+    return True

@@ -34,6 +34,7 @@ def rescope(key: ApiKey, surfaces: Iterable[Surface]) -> None:
     chosen = list(surfaces)
     with transaction.atomic():
         key.surfaces.set(chosen)
+        # After the line above, which marks the key as scoped.
         key.scoped = bool(chosen)
         key.save(update_fields=["scoped"])
         snapshot.changed()

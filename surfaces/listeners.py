@@ -32,14 +32,17 @@ def on_live_build(*, definition: IndexDefinition, **_: Any) -> None:
     transaction.on_commit(lambda: default_lists.refresh(definition))
 
 
-def on_key_surfaces(*, instance: ApiKey | Surface, action: str, **_: Any) -> None:
+def on_key_surfaces(
+    *, instance: ApiKey | Surface, action: str, pk_set: set[int] | None, **_: Any
+) -> None:
     """Keep a key that was given surfaces from becoming a key to every surface."""
     if not action.startswith("post_"):
         return
     with transaction.atomic():
-        if action == "post_add" and isinstance(instance, ApiKey) and not instance.scoped:
-            instance.scoped = True
-            instance.save(update_fields=["scoped"])
+        if action == "post_add":
+            # From either side: the set holds surfaces of a key, or keys of a surface.
+            keys = {instance.pk} if isinstance(instance, ApiKey) else pk_set or set()
+            ApiKey.objects.filter(pk__in=keys).update(scoped=True)
         snapshot.changed()
 
 

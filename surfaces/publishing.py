@@ -186,8 +186,7 @@ def _why_empty(document: SurfaceDocument) -> str:
 
 
 def _same_as_live(surface: Surface, document: SurfaceDocument) -> bool:
-    live = surface.live_revision
-    return live is not None and SurfaceDocument.model_validate(live.document) == document
+    return snapshot.live_document(surface) == document
 
 
 def _address_taken(surface: Surface, document: SurfaceDocument) -> list[Problem]:

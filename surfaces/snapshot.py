@@ -18,6 +18,7 @@ import time
 import structlog
 from django.db import DatabaseError, connection, transaction
 from django.db.models import Prefetch
+from pydantic import ValidationError
 
 from indexes.errors import SearchError
 from indexes.models import IndexDefinition
@@ -130,6 +131,23 @@ def live_index(definition: IndexDefinition) -> LiveIndex | None:
     return definition.live_build.to_live() if definition.live_build else None
 
 
+def live_document(surface: Surface) -> SurfaceDocument | None:
+    """Return what the surface serves; None where nothing is live, or an old release wrote it unreadably."""
+    revision = surface.live_revision
+    if revision is None:
+        return None
+    try:
+        return SurfaceDocument.model_validate(revision.document)
+    except ValidationError as error:
+        log.error(
+            "revision not readable",
+            surface=surface.slug,
+            revision=revision.number,
+            message=str(error),
+        )
+        return None
+
+
 def _locked_state() -> ServingState:
     ServingState.objects.get_or_create(pk=STATE_PK)
     return ServingState.objects.select_for_update().get(pk=STATE_PK)
@@ -143,10 +161,9 @@ def _surfaces() -> dict[str, PublishedSurface]:
     found = {}
     live = Surface.objects.exclude(live_revision=None)
     for surface in live.select_related("live_revision", "default_list"):
-        revision = surface.live_revision
-        if revision is None:
+        revision, document = surface.live_revision, live_document(surface)
+        if revision is None or document is None:
             continue
-        document = SurfaceDocument.model_validate(revision.document)
         served = document.fallback is FallbackMode.DEFAULT_LIST
         default_list = getattr(surface, "default_list", None) if served else None
         # By the published slug: that of a renamed draft is not served before its publish.

@@ -121,6 +121,16 @@ def test_a_surface_that_fails_fast_has_no_list(surface):
     assert snapshot.build().surfaces["shelf"].default_items == ()
 
 
+def test_a_list_resolved_before_a_publish_does_not_replace_its_own(surface, built_index):
+    publishing.publish(surface)
+    before = Surface.objects.get()
+    surface.fallback_item_ids = "sku-1"
+    surface.save()
+    publishing.publish(surface)
+    assert not default_lists._store_if_live(before, (), built_index.live)
+    assert [item["id"] for item in DefaultList.objects.get().items] == ["sku-1"]
+
+
 def test_drafts_have_no_list(surface):
     assert default_lists.refresh() == 0
     assert not DefaultList.objects.exists()

@@ -63,6 +63,13 @@ def test_surfaces_chosen_in_a_form_bind_the_key_too(surface):
     assert scope(key).surfaces == ()
 
 
+def test_keys_chosen_for_a_surface_are_bound_too(surface):
+    key, _ = keys.issue("shop")
+    surface.apikey_set.add(key)
+    surface.apikey_set.clear()
+    assert scope(key).surfaces == ()
+
+
 def test_rescoping_can_open_a_key_again(surface):
     key, _ = keys.issue("shop", [surface])
     keys.rescope(key, [])

@@ -91,6 +91,17 @@ def test_a_draft_is_not_part_of_it(surface):
     assert published.document.default_query == ""
 
 
+def test_a_revision_that_cannot_be_read_takes_only_itself_down(surface, definition):
+    publishing.publish(surface)
+    other = type(surface).objects.create(
+        slug="other", name="Other", index=definition, browse_field="price"
+    )
+    revision = publishing.publish(other)
+    type(revision).objects.filter(pk=revision.pk).update(document={"slug": "other"})
+    assert list(snapshot.build().surfaces) == ["shelf"]
+    assert publishing.has_unpublished_changes(type(other).objects.get(pk=other.pk))
+
+
 def test_a_renamed_index_is_still_found(surface, definition):
     publishing.publish(surface)
     definition.slug = "goods"
