@@ -14,7 +14,9 @@ from recplatform.devstack.errors import StackProblem
 
 UNPRIVILEGED = "nobody"
 
-PR_SET_KEEPCAPS = 8
+PR_SET_SECUREBITS = 28
+# Without it, access(2), which PostgreSQL asks about its own files, would ignore the capability.
+SECBIT_NO_SETUID_FIXUP = 1 << 2
 PR_CAP_AMBIENT = 47
 PR_CAP_AMBIENT_RAISE = 2
 CAP_DAC_OVERRIDE = 1
@@ -46,7 +48,7 @@ class Identity:
 
         def change() -> None:
             if self.reach:
-                libc.prctl(PR_SET_KEEPCAPS, 1, 0, 0, 0)
+                libc.prctl(PR_SET_SECUREBITS, SECBIT_NO_SETUID_FIXUP, 0, 0, 0)
             os.setgroups([])
             os.setgid(self.gid)
             os.setuid(self.uid)
