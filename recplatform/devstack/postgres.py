@@ -13,8 +13,8 @@ import psutil
 import psycopg
 from psycopg import sql
 
-from recplatform.devstack.errors import ComponentMissing, ServiceFailed
-from recplatform.devstack.identity import Identity, identity_for
+from recplatform.devstack.errors import ComponentMissing, ServiceFailed, StackProblem
+from recplatform.devstack.identity import UNPRIVILEGED, Identity, identity_for
 from recplatform.devstack.ports import HOST, free_port
 from recplatform.devstack.process import Child, Children, wait_until
 
@@ -38,6 +38,15 @@ class Postgres:
 
     def start(self, children: Children) -> None:
         identity = identity_for(self._bin, self._data.parent)
+        try:
+            self._start(children, identity)
+        except subprocess.SubprocessError as exc:
+            raise StackProblem(
+                f'PostgreSQL does not run as root, and this process may not become "{UNPRIVILEGED}". '
+                "Run the command as another user, or set DATABASE_URL."
+            ) from exc
+
+    def _start(self, children: Children, identity: Identity | None) -> None:
         if not (self._data / "PG_VERSION").exists():
             self._create(children.log_dir, identity)
         _wait_for_former_server(self._data)
