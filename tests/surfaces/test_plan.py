@@ -3,8 +3,7 @@ from dataclasses import replace
 import pytest
 
 from indexes.filters import AnyOf, Range
-from surfaces.document import FilterSpec, PublishedSurface, RerankSpec
-from surfaces.errors import PlanInvalid, Problem
+from surfaces.document import PublishedSurface, RerankSpec
 from surfaces.plan import compile_plan
 from surfaces.rerank.none import Retrieved
 from tests.surfaces.builders import (
@@ -24,14 +23,6 @@ from tests.surfaces.builders import (
 )
 
 pytestmark = pytest.mark.unit
-
-
-def problems(**changes) -> list[Problem]:
-    try:
-        compile_plan(PublishedSurface(revision=1, document=document(**changes)), live_index())
-    except PlanInvalid as error:
-        return list(error.problems)
-    return []
 
 
 def test_fixed_clauses_are_parsed_ahead():
@@ -110,117 +101,6 @@ def test_a_plan_names_its_build():
     assert replace(plan(), index=None).build is None
 
 
-@pytest.mark.parametrize(
-    ("changes", "path", "says"),
-    [
-        ({"fields": ("title", "nosuch")}, "fields", 'no field "nosuch"'),
-        ({"browse_field": "nosuch"}, "browse_field", 'no field "nosuch"'),
-        ({"browse_field": "brand"}, "browse_field", "number field is needed"),
-        ({"seed_signal": "views"}, "seed_signal", 'gives the signal "views"'),
-        (
-            {"seed_signal": "age_n", "sources": (source("a", "age_n"),)},
-            "seed_signal",
-            "is a number, not weights",
-        ),
-        ({"filters": (static("nosuch", "x"),)}, "filters[0].field", "Fields: title, brand"),
-        ({"filters": (static("image", "x"),)}, "filters[0].field", "only stored"),
-        (
-            {"filters": (static("brand", "x"), static("brand", "x", operator="at_least"))},
-            "filters[1].operator",
-            "any_of, none_of",
-        ),
-        ({"filters": (static("title", "x"),)}, "filters[0].operator", "words"),
-        ({"filters": (static("brand"),)}, "filters[0].values", "at least one value"),
-        (
-            {"filters": (static("price", "cheap", operator="at_most"),)},
-            "filters[0].values",
-            "number",
-        ),
-        (
-            {"filters": (static("price", "1", "2", operator="at_most"),)},
-            "filters[0].values",
-            "one number",
-        ),
-        ({"filters": (bound("region", ""),)}, "filters[0].key", "context key"),
-        (
-            {"filters": (opened("price"), opened("price"))},
-            "filters[1].field",
-            "opened to callers twice",
-        ),
-        ({"reranker": RerankSpec(kind="magic")}, "reranker", '"magic"'),
-        ({"reranker": RerankSpec(kind="linear")}, "reranker", "no terms"),
-        ({"reranker": linear(by_field("nosuch"))}, "reranker", 'no field "nosuch"'),
-        ({"reranker": linear(by_field("brand"))}, "reranker", "number field is needed"),
-        ({"reranker": linear(by_field(""))}, "reranker", "names no field"),
-        ({"reranker": linear(by_signal("trending"))}, "reranker", 'the signal "trending"'),
-        (
-            {"sources": (source("a", "s"),), "reranker": linear(by_signal("s", field="nosuch"))},
-            "reranker",
-            'no field "nosuch"',
-        ),
-        (
-            {"sources": (source("a", "s_n"),), "reranker": linear(by_signal("s_n", field="brand"))},
-            "reranker",
-            "number field is needed",
-        ),
-        ({"reranker": linear(similar(float("nan")))}, "reranker", "nan"),
-        ({"reranker": linear(similar(1e9))}, "reranker", "1000000"),
-        (
-            {"sources": (source("a", "s"), source("b", "s"))},
-            "sources",
-            'Signal "s" comes from a and from b',
-        ),
-        ({"sources": (source("a", key_template="USER#{"),)}, "sources", "a: The braces"),
-    ],
-)
-def test_every_problem_is_on_its_form_field(changes, path, says):
-    [problem] = problems(**changes)
-    assert problem.field == path
-    assert says in problem.message
-
-
-def test_a_field_that_the_index_does_not_return_cannot_be_answered():
-    index = live_index(fields=replace_field("price", returned=False))
-    with pytest.raises(PlanInvalid) as caught:
-        compile_plan(PublishedSurface(revision=1, document=document(fields=("price",))), index)
-    assert caught.value.problems[0].field == "fields"
-
-
-def test_all_problems_come_at_once():
-    found = problems(
-        fields=("nosuch",), browse_field="brand", filters=(static("x", "1"), static("brand"))
-    )
-    assert [problem.field for problem in found] == [
-        "fields",
-        "browse_field",
-        "filters[0].field",
-        "filters[1].values",
-    ]
-
-
-@pytest.mark.parametrize(
-    "changes",
-    [
-        {"filters": (static("price", "1", "2"), static("in_stock", "true"), opened("title"))},
-        {"filters": (static("title", "red shoes", operator="words"),)},
-        {"sources": (source("a", "s", "s_n"),), "seed_signal": "s"},
-        {
-            "sources": (source("a", "s", "s_n"),),
-            "reranker": linear(
-                similar(),
-                by_field("price"),
-                by_signal("s"),
-                by_signal("s", field="category"),
-                by_signal("s_n"),
-                by_signal("s_n", field="price"),
-            ),
-        },
-    ],
-)
-def test_what_is_right_compiles(changes):
-    assert problems(**changes) == []
-
-
 def test_a_document_survives_its_trip_through_json():
     given = document(
         filters=(static("brand", "acme"), bound("region", "region")),
@@ -232,8 +112,3 @@ def test_a_document_survives_its_trip_through_json():
 
 def test_caller_filter_knows_its_field():
     assert plan(filters=(opened("price"),)).caller["price"].field == field("price")
-
-
-def test_filters_ignore_an_operator_that_callers_choose_themselves():
-    item = FilterSpec(field="price", operator="any_of", value_from="caller")
-    assert problems(filters=(item,)) == []
