@@ -28,6 +28,9 @@ LONGEST_PAUSE_S: Final = 8.0
 # Names under which containers answer their vectors, and the objects of a list theirs.
 _KEYS: Final = ("embeddings", "embedding", "vectors", "predictions", "outputs", "data")
 
+# Objects in objects: no container needs half as many.
+_DEEPEST: Final = 8
+
 
 def embed_query(endpoint: EndpointSpec, text: str, *, timeout_s: float | None = None) -> Vectors:
     """Return the vector of a query text, of shape (dimension,)."""
@@ -93,15 +96,17 @@ def _at(answer: Any, path: str) -> Any:
     return answer
 
 
-def _unwrap(value: Any) -> Any:
+def _unwrap(value: Any, depth: int = 0) -> Any:
     """Return the nested lists of numbers inside the objects that containers put around them."""
+    if depth > _DEEPEST:
+        raise _Unreadable("is nested too deeply")
     if isinstance(value, dict):
         key = next((key for key in _KEYS if key in value), None)
         if key is None:
             raise _Unreadable("holds none of the keys " + ", ".join(_KEYS))
-        return _unwrap(value[key])
+        return _unwrap(value[key], depth + 1)
     if isinstance(value, list) and value and all(isinstance(part, dict) for part in value):
-        return [_unwrap(part) for part in _in_order(value)]
+        return [_unwrap(part, depth + 1) for part in _in_order(value)]
     return value
 
 
@@ -125,7 +130,7 @@ def _pool(value: Any, count: int) -> npt.NDArray[np.float64]:
         # Texts of different lengths have different numbers of tokens.
         rows = [_numbers(part) if isinstance(part, list) else None for part in value]
         if len(rows) != count:
-            raise _Unreadable(f"holds {len(rows)} parts for {count} texts")
+            raise _Unreadable(f"holds {len(rows)} parts for {_texts(count)}")
         means = [_mean(row) for row in rows]
         if len({mean.shape for mean in means}) != 1:
             raise _Unreadable("holds vectors of different lengths")
@@ -138,7 +143,11 @@ def _pool(value: Any, count: int) -> npt.NDArray[np.float64]:
         return whole
     if whole.ndim > 2 and len(whole) == count:
         return np.stack([_mean(row) for row in whole])
-    raise _Unreadable(f"has the shape {list(whole.shape)} for {count} texts")
+    raise _Unreadable(f"has the shape {list(whole.shape)} for {_texts(count)}")
+
+
+def _texts(count: int) -> str:
+    return "1 text" if count == 1 else f"{count} texts"
 
 
 def _mean(row: npt.NDArray[np.float64] | None) -> npt.NDArray[np.float64]:
