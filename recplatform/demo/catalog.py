@@ -85,8 +85,8 @@ def write(path: Path) -> int:
     """Write the catalog as gzipped JSON lines and return how many. The file appears at once, whole."""
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
-    # Without a time stamp, the same catalog is the same bytes.
-    with partial.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as packed:
+    # Without a name and a time stamp, the same catalog is the same bytes.
+    with partial.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as packed:
         for product in products():
             packed.write(json.dumps(product, ensure_ascii=False).encode() + b"\n")
     os.replace(partial, path)

@@ -245,8 +245,17 @@ def _row(model: type[Row], slug: str, reset: bool, **values: Any) -> tuple[Row, 
     """Return the row of that slug, and whether this call wrote it."""
     rows = model._default_manager
     if reset:
-        return rows.update_or_create(slug=slug, defaults=values)[0], True
+        return rows.update_or_create(slug=slug, defaults={**_defaults(model), **values})[0], True
     return rows.get_or_create(slug=slug, defaults=values)
+
+
+def _defaults(model: type[models.Model]) -> dict[str, Any]:
+    """Return what a new row has in every field that a form could change."""
+    return {
+        field.name: field.get_default()
+        for field in model._meta.concrete_fields
+        if field.editable and not field.primary_key and field.name != "slug"
+    }
 
 
 def _replace(related: Any, rows: Iterable[models.Model]) -> None:
