@@ -53,6 +53,15 @@ def count_rows(spec: CatalogSpec, *, seconds: float = 15) -> int | None:
     return number
 
 
+def check_address(spec: CatalogSpec) -> None:
+    """Raise CatalogError when the address alone, unread, cannot be right."""
+    _format(spec)
+    if _is_s3(spec):
+        s3.split(spec.uri)
+    elif "://" in spec.uri and not spec.uri.startswith("file://"):
+        raise CatalogError("A catalog is a path on the worker's machine or an s3:// URI.")
+
+
 def version(spec: CatalogSpec) -> str:
     """Return what changes whenever the source does."""
     if _is_s3(spec):

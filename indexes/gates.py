@@ -44,7 +44,7 @@ def problems(definition: IndexDefinition) -> list[str]:
 
 def check_source(spec: IndexSpec) -> None:
     """Raise unless the catalog has a row that becomes an item, and the endpoint embeds its text."""
-    maker = ItemMaker(spec)
+    maker = ItemMaker(spec.catalog, spec.fields)
     rejected: list[tuple[int, RowError]] = []
     for row in islice(read_rows(spec.catalog), SAMPLE_ROWS):
         try:

@@ -7,7 +7,7 @@ every value is checked here, and a bad one rejects its row with a reason.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from indexes.errors import RowError
-from indexes.schema import FieldSpec, IndexSpec
+from indexes.schema import CatalogSpec, FieldSpec
 from indexes.values import encode, tag_text
 
 MAX_ID = 256
@@ -35,12 +35,12 @@ class CatalogItem:
 
 
 class ItemMaker:
-    """Turns the rows of one catalog into items, by one spec."""
+    """Turns the rows of a catalog into items with these fields."""
 
-    def __init__(self, spec: IndexSpec) -> None:
-        self._id_field = spec.catalog.id_field
-        self._template = spec.catalog.text_template
-        self._fields = spec.fields
+    def __init__(self, catalog: CatalogSpec, fields: Sequence[FieldSpec]) -> None:
+        self._id_field = catalog.id_field
+        self._template = catalog.text_template
+        self._fields = fields
 
     def make(self, row: Mapping[str, Any]) -> CatalogItem:
         """Return the item, or raise RowError with a reason that can be counted."""

@@ -111,12 +111,12 @@ def _load(lease: Lease, spec: IndexSpec, rows: list[SourceRow], embed: Embed) ->
                 f"refused. {shard.rejected[-1].message}"
             )
         written += done
-        lease.save()
+        lease.save(embedded=build.written + written)
     _commit(lease, shard, rows[-1].number, written)
 
 
 def _read(spec: IndexSpec, rows: Iterable[SourceRow]) -> _Shard:
-    maker = ItemMaker(spec)
+    maker = ItemMaker(spec.catalog, spec.fields)
     shard = _Shard()
     seen: dict[str, int] = {}
     for number, values, content in rows:

@@ -166,6 +166,8 @@ class IndexDefinition(models.Model):
 
     class Meta:
         ordering = ["slug"]
+        verbose_name = "index"
+        verbose_name_plural = "indexes"
 
     def __str__(self) -> str:
         return self.name
@@ -189,10 +191,10 @@ class IndexField(models.Model):
     """One item field of an index."""
 
     class Type(models.TextChoices):
-        TAG = FieldType.TAG, "Tag: exact values to filter by"
-        NUMERIC = FieldType.NUMERIC, "Number: ranges and sorting"
-        TEXT = FieldType.TEXT, "Text: words to search in"
-        STORED = FieldType.STORED, "Stored: only returned, never searched"
+        TAG = FieldType.TAG, "Tag: exact values"
+        NUMERIC = FieldType.NUMERIC, "Number, or date"
+        TEXT = FieldType.TEXT, "Text: words"
+        STORED = FieldType.STORED, "Stored: only shown"
 
     definition = models.ForeignKey(IndexDefinition, on_delete=models.CASCADE, related_name="fields")
     name = models.CharField(max_length=64, validators=[field_name_validator])
@@ -268,7 +270,9 @@ class IndexBuild(models.Model):
         max_length=200, blank=True, help_text="What the source was when the build began."
     )
     written = models.PositiveBigIntegerField(default=0)
-    embedded = models.PositiveBigIntegerField(default=0)
+    embedded = models.PositiveBigIntegerField(
+        default=0, help_text="Items with their vector: those written, and of the shard under way."
+    )
     rejected = models.PositiveBigIntegerField(default=0)
     indexed = models.PositiveBigIntegerField(default=0)
     error = models.TextField(blank=True)
@@ -288,6 +292,7 @@ class IndexBuild(models.Model):
 
     class Meta:
         ordering = ["-created_at"]
+        verbose_name = "build"
         constraints = [
             models.UniqueConstraint(fields=["definition", "number"], name="one_build_per_number"),
             models.UniqueConstraint(

@@ -48,16 +48,18 @@ class Progress:
 def of(build: IndexBuild, now: datetime) -> Progress:
     """Return the progress of a build at a moment."""
     rate = left = None
-    if build.status == Status.LOADING and build.loading_at and build.cursor:
-        rate = build.cursor / max((now - build.loading_at).total_seconds(), 0.1)
+    # The cursor moves a shard at a time; what the shard under way has done counts too.
+    rows = build.cursor + max(build.embedded - build.written, 0)
+    if build.status == Status.LOADING and build.loading_at and rows:
+        rate = rows / max((now - build.loading_at).total_seconds(), 0.1)
         if build.total_rows:
-            left = max(build.total_rows - build.cursor, 0) / rate
+            left = max(build.total_rows - rows, 0) / rate
     ended = build.finished_at or (now if build.is_running else None)
     return Progress(
         status=build.get_status_display(),
         running=build.is_running,
-        fraction=_fraction(build),
-        rows=build.cursor,
+        fraction=_fraction(build, rows),
+        rows=rows,
         total_rows=build.total_rows,
         rate=rate,
         seconds_left=left,
@@ -76,14 +78,14 @@ def duration(seconds: float) -> str:
     return f"{minutes // 60} h {minutes % 60} min"
 
 
-def _fraction(build: IndexBuild) -> float | None:
+def _fraction(build: IndexBuild, rows: int) -> float | None:
     match build.status:
         case Status.PENDING | Status.CREATING:
             return 0.0
         case Status.INDEXING | Status.READY | Status.LIVE | Status.RETIRED:
             return 1.0
         case _ if build.total_rows:
-            return min(build.cursor / build.total_rows, 1.0)
+            return min(rows / build.total_rows, 1.0)
     return None
 
 

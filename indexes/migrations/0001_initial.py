@@ -63,7 +63,7 @@ class Migration(migrations.Migration):
                 ('total_rows', models.PositiveBigIntegerField(blank=True, null=True)),
                 ('catalog_version', models.CharField(blank=True, help_text='What the source was when the build began.', max_length=200)),
                 ('written', models.PositiveBigIntegerField(default=0)),
-                ('embedded', models.PositiveBigIntegerField(default=0)),
+                ('embedded', models.PositiveBigIntegerField(default=0, help_text='Items with their vector: those written, and of the shard under way.')),
                 ('rejected', models.PositiveBigIntegerField(default=0)),
                 ('indexed', models.PositiveBigIntegerField(default=0)),
                 ('error', models.TextField(blank=True)),
@@ -80,6 +80,7 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ['-created_at'],
+                'verbose_name': 'build',
             },
         ),
         migrations.CreateModel(
@@ -99,6 +100,8 @@ class Migration(migrations.Migration):
             ],
             options={
                 'ordering': ['slug'],
+                'verbose_name': 'index',
+                'verbose_name_plural': 'indexes',
             },
         ),
         migrations.AddField(
@@ -111,7 +114,7 @@ class Migration(migrations.Migration):
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', models.CharField(max_length=64, validators=[django.core.validators.RegexValidator('^[A-Za-z][A-Za-z0-9_]*$', 'Use letters, digits and underscores, starting with a letter: the search engines take no other.')])),
-                ('type', models.CharField(choices=[('tag', 'Tag: exact values to filter by'), ('numeric', 'Number: ranges and sorting'), ('text', 'Text: words to search in'), ('stored', 'Stored: only returned, never searched')], max_length=10)),
+                ('type', models.CharField(choices=[('tag', 'Tag: exact values'), ('numeric', 'Number, or date'), ('text', 'Text: words'), ('stored', 'Stored: only shown')], max_length=10)),
                 ('source_path', models.CharField(blank=True, help_text='Where a row holds it, such as attributes.colour. Empty: the name.', max_length=200)),
                 ('separator', models.CharField(default='|', help_text='Between several values of a tag.', max_length=1)),
                 ('multiple', models.BooleanField(default=False, verbose_name='several values')),

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from indexes.errors import RowError
 from indexes.items import MAX_TEXT, CatalogItem, ItemMaker, encode_vector, fill, lookup
-from indexes.schema import CatalogSpec, EndpointSpec, FieldSpec, IndexSpec
+from indexes.schema import CatalogSpec, FieldSpec
 
 pytestmark = pytest.mark.unit
 
@@ -21,13 +21,8 @@ def field(name: str, kind: str, source: str = "", **changes: Any) -> FieldSpec:
 
 
 def make(row: dict[str, Any], *fields: FieldSpec, **catalog: Any) -> CatalogItem:
-    spec = IndexSpec(
-        slug="products",
-        endpoint=EndpointSpec(slug="e", endpoint_name="e", dimension=4),
-        catalog=CatalogSpec.model_validate({"uri": "c", "text_template": "{title}", **catalog}),
-        fields=fields,
-    )
-    return ItemMaker(spec).make(row)
+    spec = CatalogSpec.model_validate({"uri": "c", "text_template": "{title}", **catalog})
+    return ItemMaker(spec, fields).make(row)
 
 
 def test_a_row_becomes_an_item():

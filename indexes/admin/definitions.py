@@ -1,0 +1,257 @@
+"""Index definitions in the admin: their fields, what is live, and the button that builds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied
+from django.db.models import OuterRef, QuerySet, Subquery
+from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timesince import timesince
+from unfold.admin import ModelAdmin, TabularInline
+from unfold.decorators import action, display
+
+from indexes import builds, gates
+from indexes.admin.builds import STATUS_COLOURS, build_context
+from indexes.admin.pages import count, found, page, say
+from indexes.errors import BuildError
+from indexes.models import IndexBuild, IndexDefinition, IndexField, RejectedRow
+from indexes.sampling import sample
+
+# Parts of a spec in the words of the form.
+PARTS = {
+    "endpoint": "the embedding endpoint",
+    "catalog": "the catalog source",
+    "metric": "the metric",
+    "algorithm": "the algorithm",
+    "m": "M",
+    "ef_construction": "EF_CONSTRUCTION",
+    "ef_runtime": "EF_RUNTIME",
+    "fields": "the fields",
+}
+
+
+class IndexFieldInline(TabularInline):
+    model = IndexField
+    extra = 0
+    fields = ["name", "type", "source_path", "multiple", "separator", "returned", "position"]
+    ordering_field = "position"
+    hide_ordering_field = True
+    hide_title = True
+    verbose_name = "field"
+    verbose_name_plural = "Fields of an item"
+
+
+class BuildInline(TabularInline):
+    """The builds of an index, newest first."""
+
+    model = IndexBuild
+    fk_name = "definition"
+    tab = True
+    hide_title = True
+    extra = 0
+    per_page = 20
+    fields = ["build", "state", "items", "rejected_rows", "created_at", "requested_by"]
+    readonly_fields = fields
+    verbose_name_plural = "Builds"
+    can_delete = False
+
+    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    @display(description="Build")
+    def build(self, obj: IndexBuild) -> SafeString:
+        link = reverse("admin:indexes_indexbuild_change", args=[obj.pk])
+        return format_html('<a class="rp-link" href="{}">{}</a>', link, obj.label)
+
+    @display(description="Status")
+    def state(self, obj: IndexBuild) -> str:
+        return str(obj.get_status_display())
+
+    @display(description="Items")
+    def items(self, obj: IndexBuild) -> str:
+        return count(obj.indexed or obj.written)
+
+    @display(description="Rejected rows")
+    def rejected_rows(self, obj: IndexBuild) -> str:
+        return count(obj.rejected)
+
+
+@admin.register(IndexDefinition)
+class IndexDefinitionAdmin(ModelAdmin):
+    list_display = ["header", "live", "items", "age", "newest"]
+    list_select_related = ["live_build", "endpoint", "source"]
+    search_fields = ["slug", "name"]
+    prepopulated_fields = {"slug": ["name"]}
+    inlines = [IndexFieldInline, BuildInline]
+    actions_detail = ["preview"]
+    warn_unsaved_form = True
+    change_form_outer_before_template = "admin/indexes/indexdefinition/panel.html"
+    fieldsets = [
+        (None, {"fields": [("name", "slug")]}),
+        (
+            "From where",
+            {
+                "fields": [("source", "endpoint")],
+                "description": "Changes take effect with the next build; "
+                "what is live keeps what it was built with.",
+            },
+        ),
+        (
+            "How it is searched",
+            {"fields": [("metric", "algorithm"), ("m", "ef_construction"), "ef_runtime"]},
+        ),
+    ]
+
+    class Media:
+        css = {"all": ["indexes/builds.css"]}
+        js = ["indexes/progress.js"]
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[IndexDefinition]:
+        newest = IndexBuild.objects.filter(definition=OuterRef("pk")).order_by("-number")
+        rows: QuerySet[IndexDefinition] = super().get_queryset(request)
+        return rows.annotate(newest_status=Subquery(newest.values("status")[:1]))
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
+        # Builds, and the surfaces that name it, go by the slug.
+        return ["slug"] if obj else []
+
+    def get_prepopulated_fields(self, request: HttpRequest, obj: Any = None) -> dict[str, Any]:
+        return {} if obj else {"slug": ["name"]}
+
+    def get_urls(self) -> list[URLPattern]:
+        own = [
+            path(
+                f"<path:object_id>/{name}/",
+                self.admin_site.admin_view(view),
+                name=f"indexes_indexdefinition_{name}",
+            )
+            for name, view in (("build", self.build_view), ("panel", self.panel_view))
+        ]
+        urls: list[URLPattern] = super().get_urls()
+        return [*own, *urls]
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        # Builds cannot be deleted one by one, but go with their index.
+        shown, counts, needed, protected = super().get_deleted_objects(objs, request)
+        needed -= {IndexBuild._meta.verbose_name, RejectedRow._meta.verbose_name}
+        return shown, counts, needed, protected
+
+    def changeform_view(
+        self,
+        request: HttpRequest,
+        object_id: str | None = None,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> Any:
+        context = dict(extra_context or {})
+        if object_id and (definition := self.get_object(request, object_id)):
+            context |= self._panel(request, definition)
+        return super().changeform_view(request, object_id, form_url, context)
+
+    def build_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Start a build of what is saved; POST only."""
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        definition = found(self, request, object_id)
+        if not self.has_change_permission(request, definition):
+            raise PermissionDenied
+        try:
+            build = builds.start(definition, requested_by=request.user)  # type: ignore[arg-type]  # the admin lets no one in who is not logged in
+        except BuildError as error:
+            say(request, error)
+        else:
+            self.log_change(request, definition, f"Started build {build.label}.")
+            messages.success(request, f"{build.label} is being built. What is live stays live.")
+        return HttpResponseRedirect(
+            reverse("admin:indexes_indexdefinition_change", args=[definition.pk])
+        )
+
+    def panel_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """The part of the page that changes while a build runs."""
+        definition = found(self, request, object_id)
+        if not self.has_view_permission(request, definition):
+            raise PermissionDenied
+        response = TemplateResponse(
+            request, "admin/indexes/indexdefinition/state.html", self._panel(request, definition)
+        )
+        response["Cache-Control"] = "no-store"
+        return response
+
+    @action(
+        description="Preview items", url_path="preview", icon="table_rows", permissions=["change"]
+    )
+    def preview(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        definition = found(self, request, object_id)
+        spec = definition.to_spec()
+        return page(
+            self,
+            request,
+            "indexdefinition/preview.html",
+            f"First items of {definition}",
+            definition,
+            fields=spec.fields,
+            source=definition.source,
+            sample=sample(spec.catalog, spec.fields),
+        )
+
+    def _panel(self, request: HttpRequest, definition: IndexDefinition) -> dict[str, Any]:
+        newest = definition.builds.order_by("-number").first()
+        unfinished = newest is not None and newest.status not in (
+            IndexBuild.Status.LIVE,
+            IndexBuild.Status.READY,
+            IndexBuild.Status.RETIRED,
+        )
+        return {
+            "definition": definition,
+            "live": definition.live_build,
+            "live_items": count(definition.live_build.indexed) if definition.live_build else "",
+            "changed": changed_parts(definition),
+            "problems": gates.problems(definition),
+            "panel_url": reverse("admin:indexes_indexdefinition_panel", args=[definition.pk]),
+            "may_build": self.has_change_permission(request, definition),
+            **(build_context(request, newest) if newest and unfinished else {"build": None}),
+        }
+
+    @display(description="Index", header=True, ordering="name")
+    def header(self, obj: IndexDefinition) -> list[str]:
+        return [obj.name, obj.slug]
+
+    @display(description="Live build", empty_value="–")
+    def live(self, obj: IndexDefinition) -> str | None:
+        return obj.live_build.label if obj.live_build else None
+
+    @display(description="Items", empty_value="–")
+    def items(self, obj: IndexDefinition) -> str | None:
+        return count(obj.live_build.indexed) if obj.live_build else None
+
+    @display(description="Built", empty_value="–")
+    def age(self, obj: IndexDefinition) -> str | None:
+        finished = obj.live_build.finished_at if obj.live_build else None
+        return f"{timesince(finished, depth=1)} ago" if finished else None
+
+    @display(
+        description="Newest build",
+        label={str(IndexBuild.Status(s).label): colour for s, colour in STATUS_COLOURS.items()},
+    )
+    def newest(self, obj: Any) -> str:
+        status = obj.newest_status
+        return str(IndexBuild.Status(status).label) if status else "None yet"
+
+
+def changed_parts(definition: IndexDefinition) -> list[str]:
+    """Return what was changed since the live build, in the words of the form."""
+    live = definition.live_build
+    if live is None:
+        return []
+    draft = definition.to_spec()
+    built = live.to_spec()
+    return [words for part, words in PARTS.items() if getattr(draft, part) != getattr(built, part)]
