@@ -128,9 +128,13 @@ class Programs:
 
     def watch(self) -> None:
         """Raise ServiceFailed as soon as one of the processes ended."""
-        while True:
-            self.check()
-            time.sleep(0.3)
+        try:
+            while True:
+                self.check()
+                time.sleep(0.3)
+        except Interrupted:
+            say("\nStopping …")
+            raise
 
     def check(self) -> None:
         """Raise ServiceFailed when one of the processes ended."""

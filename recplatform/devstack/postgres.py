@@ -156,5 +156,5 @@ def _wait_for_former_server(data: Path, timeout_s: float = 15.0) -> None:
 def _serves(pid: int, data: Path) -> bool:
     try:
         return str(data) in psutil.Process(pid).cmdline()
-    except psutil.NoSuchProcess:
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
         return False

@@ -10,6 +10,7 @@ from typing import Protocol
 
 from recplatform.devstack.aws import Aws
 from recplatform.devstack.errors import AlreadyRunning
+from recplatform.devstack.ports import HOST
 from recplatform.devstack.postgres import Postgres
 from recplatform.devstack.process import Child, Children
 from recplatform.devstack.sagemaker import SageMaker
@@ -24,6 +25,7 @@ CREDENTIALS = (
     "AWS_CONTAINER_CREDENTIALS_RELATIVE_URI",
     "AWS_CONTAINER_CREDENTIALS_FULL_URI",
 )
+PROXIES = ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY")
 
 
 class Service(Protocol):
@@ -113,7 +115,20 @@ def _complete(started: Mapping[str, str]) -> dict[str, str]:
     embeds_aws = any(name.startswith("AWS_ENDPOINT_URL") for name in started)
     if embeds_aws and not any(given.get(name) for name in CREDENTIALS):
         environment |= {"AWS_ACCESS_KEY_ID": "embedded", "AWS_SECRET_ACCESS_KEY": "embedded"}
-    return {name: value for name, value in environment.items() if not given.get(name)}
+    return {
+        **{name: value for name, value in environment.items() if not given.get(name)},
+        **_without_proxy(),
+    }
+
+
+def _without_proxy() -> dict[str, str]:
+    """Return what keeps calls to the servers of this machine away from a proxy, if one is set."""
+    if not any(os.environ.get(name) for name in PROXIES):
+        return {}
+    kept = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    value = ",".join(filter(None, [kept, HOST, "localhost"]))
+    # Of the two spellings, which one wins depends on the client.
+    return {"no_proxy": value, "NO_PROXY": value}
 
 
 @contextmanager

@@ -7,15 +7,19 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import boto3
 import psutil
 import psycopg
 import pytest
+from botocore.config import Config
 
 from recplatform.devstack.errors import AlreadyRunning, StackProblem
+from recplatform.devstack.model_server import DEFAULT_ENDPOINT_NAME
 from recplatform.devstack.stack import remove_abandoned, running
 from tests.devstack.test_process import eventually, gone
 
 ROOT = Path(__file__).resolve().parents[2]
+OURS = ("AWS_", "VALKEY_", "CELERY_", "http_proxy", "HTTP_PROXY", "no_proxy", "NO_PROXY")
 GIVEN = {
     "DATABASE_URL": "postgres://db.example/name",
     "VALKEY_URL": "valkey://valkey.example",
@@ -37,7 +41,7 @@ REPLACES = {
 @pytest.fixture
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """An environment that names every server, with no credentials."""
-    for name in [name for name in os.environ if name.startswith(("AWS_", "VALKEY_", "CELERY_"))]:
+    for name in [name for name in os.environ if name.startswith(OURS)]:
         monkeypatch.delenv(name)
     for name, value in GIVEN.items():
         monkeypatch.setenv(name, value)
@@ -100,6 +104,18 @@ def test_embedded_aws_gets_credentials_only_where_there_are_none(environment, tm
     environment.setenv("AWS_ACCESS_KEY_ID", "mine")
     with running(tmp_path / "b") as stack:
         assert not {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"} & set(stack.environment)
+
+
+def test_calls_to_the_stack_pass_by_a_proxy(environment, tmp_path):
+    environment.setenv("HTTP_PROXY", "http://proxy.example:3128")
+    environment.setenv("NO_PROXY", "intranet.example")
+    environment.delenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME")
+    with running(tmp_path, durable=False) as stack:
+        for name, value in stack.environment.items():
+            environment.setenv(name, value)
+        client = boto3.client("sagemaker-runtime", config=Config(retries={"total_max_attempts": 1}))
+        client.invoke_endpoint(EndpointName=DEFAULT_ENDPOINT_NAME, Body=b'{"inputs": "watch"}')
+        assert stack.environment["NO_PROXY"].startswith("intranet.example,")
 
 
 def test_a_durable_stack_keeps_its_data(environment, tmp_path):
