@@ -78,9 +78,7 @@ class ApiKeyAdmin(ModelAdmin):
             "plaintext": obj.plaintext,  # type: ignore[attr-defined]  # set by save_model
             "list_url": reverse("admin:surfaces_apikey_changelist"),
         }
-        response = TemplateResponse(request, "admin/surfaces/apikey/issued.html", context)
-        response["Cache-Control"] = "no-store"
-        return response
+        return TemplateResponse(request, "admin/surfaces/apikey/issued.html", context)
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         revoked = isinstance(obj, ApiKey) and obj.revoked_at is not None

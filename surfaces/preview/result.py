@@ -91,7 +91,12 @@ def waterfall(response: RecommendResponse, deadline_ms: int) -> Waterfall:
 
 
 def safe_image(value: object) -> str:
-    """Return the address if a page may load it as an image, else an empty text."""
+    """Return the address if a page may load it as an image, else an empty text.
+
+    Catalogs hold it as a text, or as an object with ``src`` or ``url``.
+    """
+    if isinstance(value, dict):
+        value = value.get("src") or value.get("url")
     if not isinstance(value, str) or not value.isprintable() or "\\" in value:
         return ""
     try:
