@@ -28,7 +28,8 @@ EVERYTHING: Final = "*"
 NOTHING: Final = "<nothing>"
 
 _LOWER: Final = str.maketrans(ascii_uppercase, ascii_lowercase)
-_TO_ESCAPE: Final = re.compile(r"([\s!-/:-@\[-^`{-~])", re.ASCII)
+# "_" too: RediSearch takes it for a letter, but not where it stands alone.
+_TO_ESCAPE: Final = re.compile(r"([\s!-/:-@\[-`{-~])", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

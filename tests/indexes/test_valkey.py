@@ -20,7 +20,7 @@ from valkey._parsers import _LibvalkeyParser
 from valkey.cluster import ClusterParser
 
 from indexes import search, valkey
-from indexes.commands import SearchCommand
+from indexes.commands import IndexState, SearchCommand
 from indexes.errors import (
     SearchError,
     SearchIndexMissing,
@@ -46,7 +46,17 @@ def load(name: str, count: int = 5) -> LiveIndex:
         (f"{live.key_prefix}{n}", item_hash(SPEC, direction(n), {"price": n, "brand": "acme"}))
         for n in range(count)
     )
+    settled(name)
     return live
+
+
+def settled(name: str) -> IndexState:
+    """The state of an index once the engine has gone through what is there."""
+    until = time.monotonic() + 10
+    while not (state := valkey.index_info(name)).ready:
+        assert time.monotonic() < until, "the engine did not finish"
+        time.sleep(0.01)
+    return state
 
 
 def nearest(live: LiveIndex, timeout_s: float = 2.0) -> list[str]:
@@ -69,7 +79,7 @@ def test_an_index_lives_and_goes(namespace: str):
         assert valkey.create_index(name, f"{namespace}:one:", SPEC) is False
         assert name in valkey.list_indexes()
         valkey.write_hashes([(f"{namespace}:one:1", item_hash(SPEC, direction(0), {"price": 1}))])
-        state = valkey.index_info(name)
+        state = settled(name)
         assert (state.num_docs, state.percent, state.failures) == (1, 1.0, 0)
     finally:
         assert valkey.drop_index(name) is True
