@@ -74,7 +74,7 @@ def readiness(plans: Plans, checks: Mapping[str, Check]) -> Readiness:
     What is loaded is served without any store, so only the lack of plans is unreadiness.
     """
     started = perf_counter()
-    running = {name: _threads.submit(check) for name, check in checks.items()}
+    running = {name: _threads.submit(_timed, check) for name, check in checks.items()}
     found = {name: _outcome(future, started) for name, future in running.items()}
     degraded = [name for name, outcome in found.items() if not outcome["ok"]]
     age = plans.age
@@ -94,17 +94,23 @@ def readiness(plans: Plans, checks: Mapping[str, Check]) -> Readiness:
     )
 
 
-def _outcome(future: "Future[Any]", started: float) -> dict[str, Any]:
+def _timed(check: Check) -> tuple[float, Any]:
+    started = perf_counter()
+    detail = check()
+    return perf_counter() - started, detail
+
+
+def _outcome(future: "Future[tuple[float, Any]]", started: float) -> dict[str, Any]:
     waited = max(0.0, CHECK_TIMEOUT_S - (perf_counter() - started))
     try:
         error: object = future.exception(waited)
     except TimeoutError:
         future.cancel()
         error = f"no answer in {CHECK_TIMEOUT_S:g} s"
-    outcome = {"ok": error is None, "ms": round((perf_counter() - started) * 1000, 1)}
     if error is not None:
-        return {**outcome, "error": str(error).strip()}
-    detail = future.result()
+        return {"ok": False, "error": str(error).strip()}
+    seconds, detail = future.result()
+    outcome = {"ok": True, "ms": round(seconds * 1000, 1)}
     return outcome if detail is None else {**outcome, "is": detail}
 
 
@@ -162,10 +168,12 @@ def middleware(
     return answer
 
 
-def _json(body: Mapping[str, Any], status: int = 200) -> HttpResponse:
+def _json(state: Mapping[str, Any], status: int = 200) -> HttpResponse:
+    body = orjson.dumps(state)
     return HttpResponse(
-        orjson.dumps(body),
+        body,
         status=status,
         content_type="application/json",
-        headers={"Cache-Control": "no-store"},
+        # The middleware that would add the length is not passed.
+        headers={"Cache-Control": "no-store", "Content-Length": str(len(body))},
     )

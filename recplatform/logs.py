@@ -45,17 +45,27 @@ def configure(*, debug: bool, level: str) -> dict[str, Any]:
                 ],
             }
         },
+        "filters": {"not_calls": {"()": NotCalls}},
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
         "root": {"handlers": ["stderr"], "level": level},
         "loggers": {
             # Its own handlers would write each line a second time, in another shape.
             "django": {"handlers": [], "level": "INFO", "propagate": True},
+            "django.request": {"filters": ["not_calls"]},
             "django.server": {"handlers": [], "level": "INFO", "propagate": True},
             # They log each call of a client at INFO or DEBUG.
             "botocore": {"level": "WARNING"},
             "urllib3": {"level": "WARNING"},
         },
     }
+
+
+class NotCalls(logging.Filter):
+    """Drops Django's line on a refused call of the API, which has a line of its own."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        path = getattr(getattr(record, "request", None), "path", "")
+        return not (path.startswith("/api/") and getattr(record, "status_code", 500) < 500)
 
 
 def _rendering(*, debug: bool) -> list[Any]:

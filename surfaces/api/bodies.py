@@ -14,6 +14,8 @@ from surfaces.contracts import RecommendRequest
 from surfaces.errors import BadRequest, FieldError
 
 LARGEST_BODY = 64 * 1024
+# A server closes on a body that was not read, and the close can outrun the answer.
+LARGEST_DISCARDED = 2 * 1024 * 1024
 MOST_PARAMETERS = 1000
 JSON_TYPE = "application/json"
 
@@ -45,7 +47,7 @@ _SENTENCES = {
 def read_json(request: HttpRequest) -> Any:
     """Return the JSON value of the body; raise the problem of any other body.
 
-    At most one byte more than the limit is read, whatever the length said to come.
+    No more than the largest body is ever held, whatever the length said to come.
     """
     declared = request.content_type or ""
     if declared != JSON_TYPE:
@@ -60,19 +62,27 @@ def read_json(request: HttpRequest) -> Any:
 
 
 def _read(request: HttpRequest) -> bytes:
-    chunked = "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower()
-    if chunked:
+    length = 0
+    stream: Any = request
+    if "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower():
         # Django reads no further than Content-Length, which a chunked body has not.
         if not request.META.get("wsgi.input_terminated"):
             raise ApiProblem("length_required", "Send the body with a Content-Length.")
-        body: bytes = request.META["wsgi.input"].read(LARGEST_BODY + 1)
+        stream = request.META["wsgi.input"]
     else:
-        if _content_length(request) > LARGEST_BODY:
-            raise too_large()
-        body = request.read(LARGEST_BODY + 1)
-    if len(body) > LARGEST_BODY:
-        raise too_large()
-    return body
+        length = _content_length(request)
+    body: bytes = b"" if length > LARGEST_BODY else stream.read(LARGEST_BODY + 1)
+    if length <= LARGEST_BODY and len(body) <= LARGEST_BODY:
+        return body
+    if length <= LARGEST_DISCARDED:
+        _discard(stream)
+    raise ApiProblem("too_large", f"Send at most {LARGEST_BODY} bytes.")
+
+
+def _discard(stream: Any) -> None:
+    left = LARGEST_DISCARDED
+    while left > 0 and (piece := stream.read(LARGEST_BODY)):
+        left -= len(piece)
 
 
 def _content_length(request: HttpRequest) -> int:
@@ -80,11 +90,6 @@ def _content_length(request: HttpRequest) -> int:
         return int(request.META.get("CONTENT_LENGTH") or 0)
     except ValueError:
         return 0
-
-
-def too_large() -> ApiProblem:
-    """Return the problem of a body over the limit."""
-    return ApiProblem("too_large", f"Send at most {LARGEST_BODY} bytes.")
 
 
 @overload

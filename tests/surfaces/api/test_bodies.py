@@ -6,7 +6,7 @@ from django.core.handlers.wsgi import WSGIRequest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from surfaces.api.bodies import LARGEST_BODY, read_json
+from surfaces.api.bodies import LARGEST_BODY, LARGEST_DISCARDED, read_json
 from surfaces.api.problems import ApiProblem
 from tests.surfaces.api.conftest import Api, assert_problem
 
@@ -44,24 +44,33 @@ def refused(http: WSGIRequest) -> ApiProblem:
     return caught.value
 
 
-def test_a_body_that_says_it_is_too_large_is_not_read():
-    body = Counted(b"x" * (LARGEST_BODY + 1))
+def test_a_body_that_says_it_is_far_too_large_is_not_read():
+    body = Counted(b"x" * 1000)
 
-    problem = refused(request(body, CONTENT_LENGTH=str(LARGEST_BODY + 1)))
+    problem = refused(request(body, CONTENT_LENGTH=str(LARGEST_DISCARDED + 1)))
 
     assert (problem.code, problem.status) == ("too_large", 413)
     assert body.taken == 0
 
 
-def test_a_chunked_body_is_read_no_further_than_the_limit():
-    body = Counted(b" " * (LARGEST_BODY * 10))
+def test_a_body_somewhat_too_large_is_taken_off_the_wire():
+    body = Counted(b"x" * (LARGEST_BODY + 1))
+
+    problem = refused(request(body, CONTENT_LENGTH=str(LARGEST_BODY + 1)))
+
+    assert problem.code == "too_large"
+    assert body.taken == LARGEST_BODY + 1
+
+
+def test_a_chunked_body_without_end_is_given_up():
+    body = Counted(b" " * (LARGEST_DISCARDED * 2))
 
     problem = refused(
         request(body, HTTP_TRANSFER_ENCODING="chunked", **{"wsgi.input_terminated": True})
     )
 
     assert problem.code == "too_large"
-    assert body.taken == LARGEST_BODY + 1
+    assert body.taken <= LARGEST_DISCARDED + 2 * LARGEST_BODY
 
 
 def test_a_chunked_body_within_the_limit_is_taken():

@@ -1,5 +1,6 @@
 from collections.abc import Mapping
 
+import pytest
 from django.test import override_settings
 from structlog.testing import capture_logs
 
@@ -76,3 +77,11 @@ def test_a_page_that_is_refused_is_a_line(api: Api, shelf: str):
         api.page({"requests": []})
 
     assert [line["outcome"] for line in logs if line["event"] == "recommend"] == ["bad_request"]
+
+
+def test_a_refused_call_is_not_told_twice(shelf: str, caplog: pytest.LogCaptureFixture):
+    Api(key=None).post(shelf, {})
+    Api().client.get("/nowhere")
+
+    said = [record.getMessage() for record in caplog.records if record.name == "django.request"]
+    assert said == ["Not Found: /nowhere"]
