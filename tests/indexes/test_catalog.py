@@ -61,11 +61,12 @@ def parquet(rows: list[dict[str, Any]]) -> bytes:
 
 FILES: dict[str, bytes] = {
     "c.jsonl": jsonl(ROWS),
-    "c.jsonl.gz": gzip.compress(jsonl(ROWS)),
+    "c.jsonl.gz": gzip.compress(jsonl(ROWS), mtime=0),
     "C.NDJSON": b"\xef\xbb\xbf" + jsonl(ROWS).rstrip(),
-    "two-members.jsonl.gz": gzip.compress(jsonl(ROWS[:2])) + gzip.compress(jsonl(ROWS[2:])),
+    "two-members.jsonl.gz": gzip.compress(jsonl(ROWS[:2]), mtime=0)
+    + gzip.compress(jsonl(ROWS[2:]), mtime=0),
     "c.csv": comma_separated(ROWS),
-    "c.csv.gz": gzip.compress(comma_separated(ROWS)),
+    "c.csv.gz": gzip.compress(comma_separated(ROWS), mtime=0),
     "semicolon.csv": b"\xef\xbb\xbf" + comma_separated(ROWS, ";"),
     "c.tsv": comma_separated(ROWS, "\t"),
     "c.parquet": parquet(ROWS),
@@ -224,7 +225,7 @@ def test_parquet_values_come_as_json_would_hold_them(tmp_path):
         ("missing.jsonl", None, "There is no file"),
         ("c.txt", b"{}", 'choose one in "format"'),
         ("c.parquet", b"no parquet at all", "not a readable Parquet file"),
-        ("c.parquet", gzip.compress(b"PAR1"), "cannot be packed"),
+        ("c.parquet", gzip.compress(b"PAR1", mtime=0), "cannot be packed"),
         ("cut.jsonl.gz", FILES["c.jsonl.gz"][:-20], "damaged or was cut off"),
         (
             "flipped.jsonl.gz",
