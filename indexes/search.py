@@ -21,7 +21,7 @@ from indexes.errors import SearchRejected, SearchTimeout
 from indexes.filters import EVERYTHING, NOTHING, Clause, Range, Words, compile_filter, matches
 from indexes.naming import DISTANCE_ALIAS, VECTOR_FIELD
 from indexes.schema import LiveIndex
-from indexes.values import decode
+from indexes.values import decoder
 
 Vector = npt.NDArray[np.float32]
 
@@ -234,7 +234,7 @@ class _Reader:
 
     def __init__(self, index: LiveIndex) -> None:
         self._prefix = len(valkey.key_bytes(index.key_prefix))
-        self._specs = {spec.name: spec for spec in index.spec.fields}
+        self._decoders = {field.name: decoder(field) for field in index.spec.fields}
 
     def hit(self, item: RawHit) -> Hit:
         key, raw = item
@@ -246,10 +246,11 @@ class _Reader:
         return Hit(key[self._prefix :].decode("utf-8", "replace"), distance, self.fields(raw))
 
     def fields(self, raw: Mapping[str, bytes | None]) -> dict[str, Any]:
+        decoders = self._decoders
         return {
-            name: decode(self._specs[name], value)
+            name: decoders[name](value)
             for name, value in raw.items()
-            if value is not None and name in self._specs
+            if value is not None and name in decoders
         }
 
 
