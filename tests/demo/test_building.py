@@ -10,7 +10,7 @@ from recplatform.demo.building import build_and_wait, progress
 @pytest.mark.django_db(transaction=True)
 def test_it_returns_when_the_build_is_live(new_definition):
     definition = new_definition()
-    lines = []
+    lines: list[str] = []
     build_and_wait(definition, lines.append)
     definition.refresh_from_db()
     assert definition.live_build.status == IndexBuild.Status.LIVE
@@ -33,7 +33,7 @@ def test_without_a_worker_it_says_how_to_start_one(new_definition, capsys):
         index_name="waiting",
         key_prefix="waiting:",
     )
-    lines = []
+    lines: list[str] = []
     with pytest.raises(CommandError, match="celery -A recplatform worker"):
         build_and_wait(definition, lines.append, pick_up=0.5)
     # It joined the build that was there instead of starting another.

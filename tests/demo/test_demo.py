@@ -62,6 +62,7 @@ def test_the_demo_keeps_its_promises_and_can_be_loaded_again(
     call_command("demo_report", base_url=live_server.url, credentials=kept, document=document)
     report = capsys.readouterr().out
     logins = credentials.read(kept)
+    assert logins is not None
     assert json.loads(document.read_text()) == {
         "base_url": live_server.url,
         "api_key": logins.api_key,
