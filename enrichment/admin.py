@@ -23,6 +23,7 @@ class SignalInline(TabularInline):
     model = Signal
     extra = 0
     min_num = 1
+    hide_title = True
     fields = ["name", "kind", "attribute"]
     verbose_name_plural = "Signals: what the item's attributes become"
 

@@ -246,7 +246,7 @@ def _from_answer(error: aws.ClientError, table: str, region: str) -> EnrichmentE
         return EnrichmentThrottled(f"DynamoDB throttles table {table}: raise its capacity. {said}")
     if code == "ResourceNotFoundException":
         return EnrichmentRejected(
-            f"table {table} not found in region {region}: "
+            f"Table {table} not found in region {region}: "
             "correct the source's table and region, or create the table."
         )
     if code in BAD_CREDENTIALS:

@@ -96,7 +96,7 @@ class Signal(models.Model):
 
     class Kind(models.TextChoices):
         NUMBER = SignalKind.NUMBER, "Number"
-        WEIGHTS = SignalKind.WEIGHTS, "Weights: a map from a value or item id to a number"
+        WEIGHTS = SignalKind.WEIGHTS, "Weights, by value or by item id"
 
     source = models.ForeignKey(EnrichmentSource, on_delete=models.CASCADE, related_name="signals")
     name = models.CharField(max_length=64, validators=[name_validator])

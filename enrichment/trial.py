@@ -1,7 +1,9 @@
 """One look-up of a source with sample values, told in full: what was asked, found, read and why not."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from time import perf_counter
 from typing import Any
 
@@ -65,7 +67,7 @@ def _signal(spec: SignalSpec, item: Mapping[str, Any]) -> SignalTrial:
     stored = attribute_value(item, spec.attribute)
     read = read_signal(spec, item)
     weights = _heaviest(read) if isinstance(read, Mapping) else []
-    text = "" if stored is None else str(stored)
+    text = "" if stored is None else _json(stored)
     return SignalTrial(
         spec=spec,
         number=read if isinstance(read, float) else None,
@@ -78,6 +80,20 @@ def _signal(spec: SignalSpec, item: Mapping[str, Any]) -> SignalTrial:
 
 def _heaviest(weights: Weights) -> list[tuple[str, float]]:
     return sorted(weights.items(), key=lambda pair: (-pair[1], pair[0]))
+
+
+def _json(stored: Any) -> str:
+    return (
+        stored
+        if isinstance(stored, str)
+        else json.dumps(stored, default=_plain, ensure_ascii=False)
+    )
+
+
+def _plain(stored: Any) -> Any:
+    if isinstance(stored, Decimal):
+        return int(stored) if stored == stored.to_integral_value() else float(stored)
+    return sorted(stored, key=str) if isinstance(stored, set) else str(stored)
 
 
 def _why_absent(spec: SignalSpec, stored: Any) -> str:

@@ -38,7 +38,7 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('name', models.CharField(max_length=64, validators=[django.core.validators.RegexValidator('^[a-z][a-z0-9_]*$', 'Use lower-case letters, digits and underscores, starting with a letter.')])),
                 ('attribute', models.CharField(blank=True, help_text='Attribute of the item; a dot leads into a map, as in affinities.brand. Empty: the name.', max_length=255, validators=[django.core.validators.RegexValidator('^[^.]+(\\.[^.]+)*$', 'Write attribute names joined by single dots, such as affinities.brand.')])),
-                ('kind', models.CharField(choices=[('number', 'Number'), ('weights', 'Weights: a map from a value or item id to a number')], default='weights', max_length=10)),
+                ('kind', models.CharField(choices=[('number', 'Number'), ('weights', 'Weights, by value or by item id')], default='weights', max_length=10)),
                 ('source', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='signals', to='enrichment.enrichmentsource')),
             ],
             options={

@@ -46,6 +46,7 @@ def test_a_sample_shows_its_typed_signals(admin_client: Client, dynamodb_table: 
     assert "<code>pk = USER#u1</code>" in page
     assert "<dt>Volt</dt><dd>0.9</dd>" in page
     assert "<p>0.25</p>" in page
+    assert "{&quot;Volt&quot;: 0.9, &quot;x&quot;: &quot;no&quot;}" in page
     assert "The time limit is 2000 ms." in page
 
 
@@ -82,7 +83,7 @@ def test_a_missing_table_is_named_with_what_to_do(admin_client: Client):
     page = text(look_up(admin_client, source("no-such-table"), user_id="u1"))
 
     assert "No answer: rejected" in page
-    assert "table no-such-table not found in region" in page
+    assert "Table no-such-table not found in region" in page
     assert "or create the table" in page
 
 

@@ -114,7 +114,7 @@ def shared_table(dynamodb_table: Table) -> str:
 
 def test_a_table_that_does_not_exist_is_named_with_its_region():
     with pytest.raises(
-        EnrichmentRejected, match=r"table no-such-table not found in region us-west-2: correct"
+        EnrichmentRejected, match=r"Table no-such-table not found in region us-west-2: correct"
     ):
         dynamodb.get_item("no-such-table", KEY, region="us-west-2", timeout_ms=2000)
 
@@ -143,7 +143,7 @@ def test_a_slow_answer_is_a_timeout_and_is_not_asked_for_again(misbehaving: Misb
         ("ProvisionedThroughputExceededException", EnrichmentThrottled, "raise its capacity"),
         ("ThrottlingException", EnrichmentThrottled, "raise its capacity"),
         ("RequestLimitExceeded", EnrichmentThrottled, "raise its capacity"),
-        ("ResourceNotFoundException", EnrichmentRejected, "table users not found"),
+        ("ResourceNotFoundException", EnrichmentRejected, "Table users not found"),
         ("ValidationException", EnrichmentRejected, "partition and sort key"),
         ("AccessDeniedException", EnrichmentRejected, "dynamodb:GetItem"),
         ("UnrecognizedClientException", EnrichmentRejected, "credentials"),
