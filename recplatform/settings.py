@@ -77,6 +77,8 @@ STATIC_ROOT = BASE_DIR / "staticfiles"
 # between a clone and a working admin.
 WHITENOISE_USE_FINDERS = True
 LOGIN_URL = "admin:login"
+# The sign-in form of the admin, opened by itself, has no page to go on to.
+LOGIN_REDIRECT_URL = "admin:index"
 
 AUTH_PASSWORD_VALIDATORS = [
     {"NAME": f"django.contrib.auth.password_validation.{name}"}
