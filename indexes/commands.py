@@ -127,17 +127,22 @@ def add_states(states: Sequence[IndexState]) -> IndexState:
 
 
 def read_facts(modules: list[list[Any]], *, has_aliases: bool) -> EngineFacts:
-    """Return the engine in a MODULE LIST reply. Both call themselves "search"; only RediSearch has aliases."""
+    """Return the engine of a server that can search. Both call themselves "search"; RediSearch has aliases.
+
+    The version is empty where the server does not tell its modules, as managed ones may not.
+    """
+    version = ""
     for flat in modules:
         module = dict(zip(map(_text, flat[::2]), flat[1::2], strict=True))
         if _text(module["name"]) == "search":
             number = int(module["ver"])
-            if has_aliases:
-                parts = (number // 10_000, number // 100 % 100, number % 100)
-                return EngineFacts("redisearch", ".".join(map(str, parts)))
-            parts = (number >> 16, number >> 8 & 0xFF, number & 0xFF)
-            return EngineFacts("valkey-search", ".".join(map(str, parts)))
-    return EngineFacts(None, "")
+            parts = (
+                (number // 10_000, number // 100 % 100, number % 100)
+                if has_aliases
+                else (number >> 16, number >> 8 & 0xFF, number & 0xFF)
+            )
+            version = ".".join(map(str, parts))
+    return EngineFacts("redisearch" if has_aliases else "valkey-search", version)
 
 
 def _field_args(spec: FieldSpec) -> list[Arg]:

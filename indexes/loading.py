@@ -184,7 +184,7 @@ def _commit(lease: Lease, shard: _Shard, cursor: int, written: int) -> None:
         lease.save(
             cursor=cursor,
             written=build.written + written,
-            embedded=build.embedded + written,
+            embedded=build.written + written,
             rejected=build.rejected + len(shard.rejected),
             setbacks=0,
             notice="",

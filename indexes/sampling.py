@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
+import orjson
+
 from indexes.catalog import read_rows
 from indexes.errors import CatalogError, RowError
-from indexes.formats.rows import SourceRow
+from indexes.formats.rows import SourceRow, shown
 from indexes.items import ItemMaker
 from indexes.schema import CatalogSpec, FieldSpec
 from indexes.values import decode
@@ -23,12 +25,12 @@ MAX_DEPTH = 3
 
 @dataclass(frozen=True)
 class SampledRow:
-    """A row and the item it becomes, or why it becomes none. ``values`` are those of the fields."""
+    """A row and the item it becomes, or why it becomes none. ``values`` are (field, text)."""
 
     number: int
     id: str = ""
     text: str = ""
-    values: tuple[str, ...] = ()
+    values: tuple[tuple[str, str], ...] = ()
     error: str = ""
     content: str = ""
 
@@ -79,9 +81,10 @@ def _sampled(row: SourceRow, maker: ItemMaker, fields: Sequence[FieldSpec]) -> S
             raise row.values
         item = maker.make(row.values)
     except RowError as error:
-        return SampledRow(row.number, error=str(error), content=_short(row.content or row.values))
+        content = row.content or _short(row.values)
+        return SampledRow(row.number, error=str(error), content=content)
     values = tuple(
-        _shown(decode(spec, item.fields[spec.name])) if spec.name in item.fields else ""
+        (spec.name, _shown(decode(spec, raw)) if (raw := item.fields.get(spec.name)) else "")
         for spec in fields
     )
     return SampledRow(row.number, item.id, item.text, values)
@@ -124,9 +127,11 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    return _short(", ".join(map(str, value)) if isinstance(value, list) else value)
+    if isinstance(value, list) and all(isinstance(part, str | int | float) for part in value):
+        return _short(", ".join(map(str, value)))
+    return _short(value)
 
 
 def _short(value: Any) -> str:
-    text = str(value)
+    text = value if isinstance(value, str) else shown(orjson.dumps(value, default=str))
     return text if len(text) <= 160 else f"{text[:159]}…"

@@ -16,9 +16,9 @@ from indexes import commands
 from indexes.commands import EngineFacts, IndexState, RawHit, SearchCommand
 from indexes.errors import SearchError, SearchIndexMissing, SearchRejected
 from indexes.schema import IndexSpec
-from indexes.valkey_client import DEFAULT_TIMEOUT_S, Command, Servers, read, reader, write, writer
-
-__all__ = ["reader", "writer"]
+from indexes.valkey_client import DEFAULT_TIMEOUT_S, Command, read, write
+from indexes.valkey_client import reader as reader
+from indexes.valkey_client import writer as writer
 
 Key = str | bytes
 _Keyed = tuple[bytes, Command]
@@ -41,13 +41,16 @@ def ping(timeout_s: float = 1.0) -> bool:
 
 def server_facts(timeout_s: float = 2.0) -> EngineFacts:
     """Return which search engine the server has loaded."""
-
-    def ask(servers: Servers) -> EngineFacts:
-        modules = servers.run("MODULE", "LIST")
-        [alias_command] = servers.run("COMMAND INFO", "FT.ALIASADD")
-        return commands.read_facts(modules, has_aliases=bool(alias_command))
-
-    return read(ask, timeout_s)
+    search_command, alias_command = read(
+        lambda servers: servers.run("COMMAND INFO", "FT.SEARCH", "FT.ALIASADD"), timeout_s
+    )
+    if not search_command:
+        return EngineFacts(None, "")
+    try:
+        modules = read(lambda servers: servers.run("MODULE", "LIST"), timeout_s)
+    except SearchRejected:
+        modules = []
+    return commands.read_facts(modules, has_aliases=bool(alias_command))
 
 
 def create_index(name: str, prefix: str, spec: IndexSpec) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.db import transaction
+from django.utils import timezone
 
 from indexes import builds
 from indexes.models import (
@@ -190,6 +191,7 @@ def definition(db: None, built_index: BuiltIndex, endpoint_spec: EndpointSpec) -
         written=items,
         embedded=items,
         indexed=items,
+        finished_at=timezone.now(),
     )
     definition.save(update_fields=["live_build"])
     return definition

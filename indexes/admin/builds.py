@@ -19,7 +19,7 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
 from indexes import builds, progress
-from indexes.admin.pages import count, found, page, say
+from indexes.admin.pages import ago, count, found, page, say
 from indexes.errors import IndexesError
 from indexes.models import IndexBuild, RejectedRow
 
@@ -147,6 +147,7 @@ class IndexBuildAdmin(ModelAdmin):
                 build,
                 build=build,
                 live=build.definition.live_build,
+                age=ago(build.finished_at),
             )
         try:
             builds.promote(build)
@@ -237,16 +238,23 @@ def build_context(request: HttpRequest, build: IndexBuild) -> dict[str, Any]:
         "colour": STATUS_COLOURS.get(build.status, "default"),
         "elapsed": progress.duration(shown.elapsed.total_seconds()) if shown.elapsed else "",
         "left": progress.duration(shown.seconds_left) if shown.seconds_left else "",
-        "counters": [
-            ("Rows done", _of(shown.rows, build.total_rows)),
-            ("Items", count(max(build.written, build.embedded))),
-            ("Rows rejected", count(build.rejected)),
-            ("Rows a second", f"{shown.rate:,.0f}" if shown.rate else ""),
-        ],
+        "counters": _counters(build, shown) if build.loading_at else [],
         "may_promote": build.status == Status.READY and may_move(request),
         "may_stop": build.is_running and may_move(request),
         "progress_url": reverse("admin:indexes_indexbuild_progress", args=[build.pk]),
     }
+
+
+def _counters(build: IndexBuild, shown: progress.Progress) -> list[tuple[str, str]]:
+    of = f" of {shown.total_rows:,}" if shown.total_rows else ""
+    counters = [
+        ("Rows done", f"{shown.rows:,}{of}"),
+        ("Items", count(max(build.written, build.embedded))),
+        ("Rows rejected", count(build.rejected)),
+    ]
+    if shown.rate:
+        counters.append(("Rows a second", f"{shown.rate:,.0f}"))
+    return counters
 
 
 def rejected_context(build: IndexBuild) -> dict[str, Any]:
@@ -270,10 +278,6 @@ def rejected_context(build: IndexBuild) -> dict[str, Any]:
         "rejected": rows.all()[:SHOWN_ROWS],
         "kept": sum(reason["rows"] for reason in reasons),
     }
-
-
-def _of(part: int, whole: int | None) -> str:
-    return f"{part:,} of {whole:,}" if whole else count(part)
 
 
 def _back_to(build: IndexBuild) -> HttpResponseRedirect:

@@ -6,21 +6,22 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db import router
+from django.db.models import OuterRef, ProtectedError, QuerySet, Subquery
+from django.db.models.deletion import Collector
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
-from django.utils.timesince import timesince
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action, display
 
 from indexes import builds, gates
 from indexes.admin.builds import STATUS_COLOURS, build_context
-from indexes.admin.pages import count, found, page, say
+from indexes.admin.pages import ago, count, found, page, say
 from indexes.errors import BuildError
-from indexes.models import IndexBuild, IndexDefinition, IndexField, RejectedRow
+from indexes.models import IndexBuild, IndexDefinition, IndexField
 from indexes.sampling import sample
 
 # Parts of a spec in the words of the form.
@@ -139,11 +140,25 @@ class IndexDefinitionAdmin(ModelAdmin):
         urls: list[URLPattern] = super().get_urls()
         return [*own, *urls]
 
+    def get_inlines(self, request: HttpRequest, obj: Any) -> list[Any]:
+        return self.inlines if obj else [IndexFieldInline]
+
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
-        # Builds cannot be deleted one by one, but go with their index.
-        shown, counts, needed, protected = super().get_deleted_objects(objs, request)
-        needed -= {IndexBuild._meta.verbose_name, RejectedRow._meta.verbose_name}
-        return shown, counts, needed, protected
+        """Name what goes, without reading the rejected rows of every build.
+
+        Builds cannot be deleted one by one, but they go with their index.
+        """
+        protected: list[str] = []
+        try:
+            Collector(using=router.db_for_write(IndexDefinition), origin=objs).collect(objs)
+        except ProtectedError as error:
+            protected = [str(obj) for obj in error.protected_objects]
+        counts = {}
+        for model in (IndexField, IndexBuild):
+            rows = model._default_manager.filter(definition__in=objs).count()
+            counts[model._meta.verbose_name_plural] = rows
+        shown = [f"{obj}, with its builds and all that the search engine holds" for obj in objs]
+        return shown, counts, set(), protected
 
     def changeform_view(
         self,
@@ -187,7 +202,7 @@ class IndexDefinitionAdmin(ModelAdmin):
         return response
 
     @action(
-        description="Preview items", url_path="preview", icon="table_rows", permissions=["change"]
+        description="Preview items", url_path="items", icon="table_rows", permissions=["change"]
     )
     def preview(self, request: HttpRequest, object_id: str) -> HttpResponse:
         definition = found(self, request, object_id)
@@ -213,7 +228,8 @@ class IndexDefinitionAdmin(ModelAdmin):
         return {
             "definition": definition,
             "live": definition.live_build,
-            "live_items": count(definition.live_build.indexed) if definition.live_build else "",
+            "live_items": self.items(definition),
+            "live_age": self.age(definition),
             "changed": changed_parts(definition),
             "problems": gates.problems(definition),
             "panel_url": reverse("admin:indexes_indexdefinition_panel", args=[definition.pk]),
@@ -235,8 +251,7 @@ class IndexDefinitionAdmin(ModelAdmin):
 
     @display(description="Built", empty_value="–")
     def age(self, obj: IndexDefinition) -> str | None:
-        finished = obj.live_build.finished_at if obj.live_build else None
-        return f"{timesince(finished, depth=1)} ago" if finished else None
+        return ago(obj.live_build.finished_at) if obj.live_build else None
 
     @display(
         description="Newest build",

@@ -8,6 +8,7 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.db.models import Field as ModelField
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse
 from unfold.admin import ModelAdmin
@@ -57,6 +58,14 @@ class EmbeddingEndpointAdmin(ModelAdmin):
     def get_queryset(self, request: HttpRequest) -> QuerySet[EmbeddingEndpoint]:
         rows: QuerySet[EmbeddingEndpoint] = super().get_queryset(request)
         return rows.prefetch_related("indexes")
+
+    def formfield_for_dbfield(
+        self, db_field: ModelField[Any, Any], request: HttpRequest, **kwargs: Any
+    ) -> forms.Field | None:
+        field: forms.Field | None = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if db_field.name == "request_extra" and field is not None:
+            field.widget.attrs["rows"] = 2
+        return field
 
     @display(description="Used by")
     def used_by(self, obj: EmbeddingEndpoint) -> str:

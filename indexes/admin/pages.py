@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.contrib import messages
@@ -9,6 +10,8 @@ from django.contrib.admin.options import ModelAdmin
 from django.db import models
 from django.http import Http404, HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
+from django.utils import timezone
+from django.utils.timesince import timesince
 
 from indexes.errors import IndexesError
 
@@ -48,3 +51,12 @@ def say(request: HttpRequest, error: IndexesError) -> None:
 def count(number: int) -> str:
     """Return a number as people read it: ``19,406``."""
     return f"{number:,}"
+
+
+def ago(moment: datetime | None) -> str:
+    """Return how long ago a moment is: ``2 hours ago``, ``just now``."""
+    if moment is None:
+        return ""
+    if timezone.now() - moment < timedelta(minutes=1):
+        return "just now"
+    return f"{timesince(moment, depth=1)} ago"

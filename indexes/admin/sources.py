@@ -71,9 +71,7 @@ class CatalogSourceAdmin(ModelAdmin):
     def used_by(self, obj: CatalogSource) -> str:
         return ", ".join(index.name for index in obj.indexes.all()) or "–"
 
-    @action(
-        description="Preview rows", url_path="preview", icon="table_rows", permissions=["change"]
-    )
+    @action(description="Preview rows", url_path="rows", icon="table_rows", permissions=["change"])
     def preview(self, request: HttpRequest, object_id: str) -> HttpResponse:
         source = found(self, request, object_id)
         return page(
