@@ -162,4 +162,4 @@ def test_engines_are_told_apart(version, has_aliases, facts):
         [b"name", b"search", b"ver", version, b"path", b"/x.so", b"args", []],
     ]
     assert read_facts(modules, has_aliases=has_aliases) == facts
-    assert read_facts(modules[:1], has_aliases=has_aliases) == EngineFacts(None, "")
+    assert read_facts(modules[:1], has_aliases=has_aliases) == EngineFacts(facts.name, "")

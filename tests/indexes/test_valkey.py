@@ -160,6 +160,15 @@ def test_the_server_tells_what_it_is():
     assert len(facts.version.split(".")) == 3
 
 
+def test_a_server_that_hides_its_modules_tells_its_engine(server: PrivateServer):
+    with server.in_use() as own:
+        version = valkey.server_facts().version
+        own.execute_command("ACL", "SETUSER", "default", "-module")
+        hidden = valkey.server_facts()
+    assert hidden.name in ("redisearch", "valkey-search")
+    assert (hidden.version, version != "") == ("", True)
+
+
 def test_a_server_that_is_away():
     with override_settings(VALKEY_URL="valkey://127.0.0.1:1/0"):
         assert valkey.ping() is False
