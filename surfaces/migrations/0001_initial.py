@@ -102,6 +102,7 @@ class Migration(migrations.Migration):
                 ('surfaces', models.ManyToManyField(blank=True, help_text='Empty: every surface.', to='surfaces.surface')),
             ],
             options={
+                'verbose_name': 'API key',
                 'ordering': ['name'],
             },
         ),

@@ -11,6 +11,8 @@ from surfaces.preview import words
 
 TITLE_FIELDS = ("title", "name")
 IMAGE_FIELDS = ("image", "image_url", "thumbnail", "picture")
+# Of a map of weights, the heaviest are enough to see what it is.
+MOST_WEIGHTS = 12
 # Longer values are shown as text of their own.
 LONG = 40
 # Parts beyond this many share the last colour.
@@ -90,6 +92,12 @@ def waterfall(response: RecommendResponse, deadline_ms: int) -> Waterfall:
     )
 
 
+def signals(response: RecommendResponse) -> list[tuple[str, str]]:
+    """Return each signal of the run with its value, of a map the heaviest entries."""
+    found = response.debug.signals if response.debug else {}
+    return [(name, _signal(value)) for name, value in sorted(found.items())]
+
+
 def safe_image(value: object) -> str:
     """Return the address if a page may load it as an image, else an empty text.
 
@@ -155,6 +163,15 @@ def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(map(str, value))
     return str(value)
+
+
+def _signal(value: Any) -> str:
+    if not isinstance(value, dict):
+        return str(value)
+    heaviest = sorted(value.items(), key=lambda entry: -abs(entry[1]))
+    text = ", ".join(f"{key} {weight:g}" for key, weight in heaviest[:MOST_WEIGHTS])
+    left = len(heaviest) - MOST_WEIGHTS
+    return f"{text} and {left} more" if left > 0 else text or "empty"
 
 
 def _bar(span: Span, axis: float) -> Bar:

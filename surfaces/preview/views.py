@@ -29,7 +29,7 @@ from surfaces.pipeline import recommend
 from surfaces.preview import plans, words
 from surfaces.preview.plans import Version
 from surfaces.preview.question import DRAFT, LIVE, QuestionForm
-from surfaces.preview.result import cards, waterfall
+from surfaces.preview.result import cards, signals, waterfall
 from surfaces.wiring import stages, warm
 
 may_look = permission_required("surfaces.view_surface", raise_exception=True)
@@ -127,7 +127,7 @@ class Page:
             "compared": bool(live_ranks),
             "retrieval": words.RETRIEVALS.get((debug and debug.retrieval) or "", ""),
             "waterfall": waterfall(response, version.document.deadline_ms),
-            "signals": sorted(debug.signals.items()) if debug else [],
+            "signals": signals(response),
             "curl": _curl(request, self.surface, question),
         }
 

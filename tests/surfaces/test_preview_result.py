@@ -182,6 +182,23 @@ def test_nothing_ran():
     assert fall.bars == []
 
 
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (0.5, "0.5"),
+        ({}, "empty"),
+        ({"a": 0.25, "b": -3, "c": 1}, "b -3, c 1, a 0.25"),
+        (
+            {f"i{n}": n for n in range(14)},
+            ", ".join(f"i{n} {n}" for n in range(13, 1, -1)) + " and 2 more",
+        ),
+    ],
+)
+def test_signals_show_their_heaviest_entries(value, text):
+    run = response().model_copy(update={"debug": Debug(signals={"likes": value})})
+    assert result.signals(run) == [("likes", text)]
+
+
 def test_every_reason_that_a_stage_can_fail_for_has_words():
     families: tuple[Any, ...] = (EmbeddingError, SearchError, EnrichmentError)
     failures = [failure for family in families for failure in (family, *family.__subclasses__())]

@@ -25,7 +25,9 @@ class Command(BaseCommand):
             "--reset", action="store_true", help="put every demo row back to the demo's state"
         )
         parser.add_argument(
-            "--rebuild", action="store_true", help="build the index even if one is live"
+            "--rebuild",
+            action="store_true",
+            help="build the index even if one is live (--reset does so where its fields changed)",
         )
         parser.add_argument(
             "--credentials",
@@ -37,10 +39,12 @@ class Command(BaseCommand):
     def handle(self, *, reset: bool, rebuild: bool, **options: Any) -> None:
         self._load_stores()
         index, written = content.ensure(reset=reset)
-        if rebuild or index.live_build is None:
+        live = index.live_build
+        stale = reset and live is not None and live.to_live().spec != index.to_spec()
+        if rebuild or stale or live is None:
             build_and_wait(index, self.stdout.write)
         else:
-            self.stdout.write(f"{index.live_build.label} is live already")
+            self.stdout.write(f"{live.label} is live already")
         unpublished = Surface.objects.filter(slug__in=content.SURFACES, live_revision=None)
         for surface in {*written, *unpublished}:
             self._publish(surface)
