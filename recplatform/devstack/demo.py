@@ -28,8 +28,8 @@ DOCUMENT = LOCAL / "demo.json"
 DEFAULT_PORT = 8000
 
 WEB = [
-    *("gunicorn", "recplatform.wsgi", "--worker-class", "gthread", "--threads", "8"),
-    *("--keep-alive", "75", "--graceful-timeout", "5", "--no-control-socket"),
+    *("gunicorn", "--config", "python:recplatform.gunicorn", "--no-control-socket"),
+    "recplatform.wsgi",
 ]
 WORKER = [
     *("celery", "--app", "recplatform", "worker", "--concurrency", "2"),

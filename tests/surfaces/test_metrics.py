@@ -86,11 +86,23 @@ def test_the_plans_version_and_age_are_told():
 
 
 COUNT = """
+import os
 from surfaces import metrics
 metrics.observe("shelf", "ok", 0.01)
 metrics.plans_checked({version})
+print(os.getpid())
 """
-SCRAPE = "from surfaces import metrics; print(metrics.exposition()[0].decode())"
+SCRAPE = """
+from surfaces import metrics
+metrics.plans_checked(3)
+print(metrics.exposition()[0].decode())
+"""
+# What gunicorn's parent process does when a worker has ended.
+FORGET = """
+from types import SimpleNamespace
+from recplatform.gunicorn import child_exit
+child_exit(None, SimpleNamespace(pid={pid}))
+"""
 
 
 def test_several_processes_are_scraped_as_one(tmp_path: Path):
@@ -105,8 +117,14 @@ def test_several_processes_are_scraped_as_one(tmp_path: Path):
             check=True,
         ).stdout
 
-    run(COUNT.format(version=1))
+    older = run(COUNT.format(version=1))
     run(COUNT.format(version=2))
-    text = run(SCRAPE)
+    both = run(SCRAPE)
+    run(FORGET.format(pid=older.strip()))
+    without_older = run(SCRAPE)
 
-    assert 'recplatform_requests_total{outcome="ok",surface="shelf"} 2.0' in text
+    line = 'recplatform_requests_total{outcome="ok",surface="shelf"} 2.0'
+    assert line in both
+    assert "recplatform_plans_version 1.0" in both
+    assert line in without_older
+    assert "recplatform_plans_version 2.0" in without_older
