@@ -71,7 +71,12 @@ class NotCalls(logging.Filter):
 def _rendering(*, debug: bool) -> list[Any]:
     if debug:
         return [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
-    return [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer(_json)]
+    # Without local variables: they hold passwords and keys, and whole pages of context.
+    traces = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+    return [
+        structlog.processors.ExceptionRenderer(traces),
+        structlog.processors.JSONRenderer(_json),
+    ]
 
 
 def _json(event: Any, **options: Any) -> str:

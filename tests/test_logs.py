@@ -18,6 +18,7 @@ log.debug("quiet")
 log.info("spoken", surface="shelf", items=3)
 logging.getLogger("elsewhere").warning("from a library: %s", 5, extra={"code": 7})
 try:
+    password = "hunter" + "2"
     1 / 0
 except ZeroDivisionError:
     log.exception("broken")
@@ -45,6 +46,7 @@ def test_in_production_a_line_is_a_json_object():
     assert spoken["timestamp"].endswith("Z")
     assert (library["event"], library["code"]) == ("from a library: 5", 7)
     assert broken["exception"][0]["exc_type"] == "ZeroDivisionError"
+    assert "hunter2" not in json.dumps(broken)
 
 
 def test_in_development_a_line_is_text_for_people():
