@@ -9,7 +9,6 @@ killed worker neither doubles nor loses anything. What is live stays live until
 from __future__ import annotations
 
 import time
-from datetime import timedelta
 from typing import Any
 
 import structlog
@@ -27,6 +26,7 @@ from indexes.gates import check_indexed, check_loaded, check_source, problems
 from indexes.lease import Lease, LeaseLost
 from indexes.models import IndexBuild, IndexDefinition
 from indexes.naming import index_name, key_prefix
+from indexes.progress import SILENCE
 from indexes.signals import live_build_changed
 
 log = structlog.get_logger(__name__)
@@ -36,9 +36,6 @@ Status = IndexBuild.Status
 # minutes in all, in which an endpoint that is being updated comes back.
 MAX_SETBACKS = 12
 LONGEST_WAIT = 60.0
-# Without a lease and without a sign of life for longer than any wait: its
-# message was lost between two turns.
-SILENCE = timedelta(seconds=90)
 POLL = 0.25
 
 
@@ -83,7 +80,7 @@ def run(build_id: int, *, seconds: float = 20) -> float | None:
     try:
         wait = _turn(lease, seconds)
     except LeaseLost:
-        _tidy_after_loss(build_id)
+        _tidy_after_loss(build)
         return None
     except IndexesError as error:
         return _set_back(lease, error)
@@ -175,6 +172,7 @@ def on_build_deleted(instance: IndexBuild, **_: Any) -> None:
 def resume_stalled() -> list[str]:
     """Enqueue running builds that nobody works on, and removals that were cut off."""
     now = timezone.now()
+    # Without a lease, a message may have been lost between two turns.
     stalled = Q(lease_until__lt=now) | Q(lease_until=None, heartbeat_at__lt=now - SILENCE)
     resumed = []
     for build in IndexBuild.objects.filter(stalled, status__in=IndexBuild.RUNNING):
@@ -235,17 +233,15 @@ def _finish(lease: Lease, seconds: float) -> float | None:
     """Wait until the engine has indexed all, then make the build live."""
     build = lease.build
     until = time.monotonic() + seconds
+    before = build.indexed
     state = valkey.index_info(build.index_name)
-    while not (state.ready and state.num_docs >= build.written):
-        if time.monotonic() > until:
-            break
+    while not (state.ready and state.num_docs >= build.written) and time.monotonic() < until:
+        notice = f"The engine has indexed {state.num_docs:,} of {build.written:,} items."
+        lease.save(indexed=state.num_docs, notice=notice)
         time.sleep(POLL)
         state = valkey.index_info(build.index_name)
-    progressed = state.num_docs > build.indexed
     if not state.ready:
-        notice = f"The engine has indexed {state.num_docs:,} of {build.written:,} items."
-        kept = 0 if progressed else build.setbacks
-        lease.release(indexed=state.num_docs, notice=notice, setbacks=kept)
+        lease.release(setbacks=0 if state.num_docs > before else build.setbacks)
         return 1
     check_indexed(build, state)
     with transaction.atomic():
@@ -263,9 +259,9 @@ def _finish(lease: Lease, seconds: float) -> float | None:
 def _set_back(lease: Lease, error: IndexesError) -> float | None:
     """Wait after a temporary error; fail the build on any other, and when it lasts."""
     build = lease.build
-    # What a transaction took back is still on the instance.
-    build.refresh_from_db()
     try:
+        # What a transaction took back is still on the instance.
+        build.refresh_from_db()
         if error.retryable and build.setbacks <= MAX_SETBACKS:
             lease.release(notice=f"{_sentence(error)} Trying again."[:300])
             log.warning("build set back", build=build.label, error=str(error))
@@ -274,15 +270,18 @@ def _set_back(lease: Lease, error: IndexesError) -> float | None:
             lease.release(status=Status.FAILED, error=_sentence(error), finished_at=timezone.now())
             _enqueue("retire_build", build.pk)
         log.error("build failed", build=build.label, error=str(error))
-    except LeaseLost:
-        _tidy_after_loss(build.pk)
+    except (LeaseLost, IndexBuild.DoesNotExist):
+        _tidy_after_loss(build)
     return None
 
 
-def _tidy_after_loss(build_id: int) -> None:
-    """Remove what this worker wrote after its build was stopped and removed."""
-    if IndexBuild.objects.filter(pk=build_id, status=Status.FAILED).exists():
-        remove(build_id)
+def _tidy_after_loss(build: IndexBuild) -> None:
+    """Remove what this worker wrote after its build was stopped or deleted."""
+    status = IndexBuild.objects.filter(pk=build.pk).values_list("status", flat=True).first()
+    if status is None:
+        remove_orphan(build.index_name, build.key_prefix)
+    elif status == Status.FAILED:
+        remove(build.pk)
 
 
 def _move(build_id: int, old: str, new: str) -> bool:

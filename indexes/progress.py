@@ -10,6 +10,8 @@ from indexes.models import IndexBuild
 Status = IndexBuild.Status
 # A worker takes a waiting build within a second; after this it is worth saying that none does.
 PATIENCE = timedelta(seconds=15)
+# Longer than a worker is silent when it waits for an endpoint that is down.
+SILENCE = timedelta(seconds=90)
 
 
 @dataclass(frozen=True)
@@ -92,4 +94,12 @@ def _fraction(build: IndexBuild, rows: int) -> float | None:
 def _hint(build: IndexBuild, now: datetime) -> str:
     if build.status == Status.PENDING and now - build.created_at > PATIENCE:
         return "No worker has taken it yet: is a Celery worker running?"
-    return build.notice if build.is_running else ""
+    if not build.is_running:
+        return ""
+    silent = now - (build.heartbeat_at or build.created_at)
+    if build.status != Status.PENDING and silent > SILENCE:
+        return (
+            f"No sign of its worker for {duration(silent.total_seconds())}. "
+            "The scheduler hands it to another one: are Celery beat and a worker running?"
+        )
+    return build.notice

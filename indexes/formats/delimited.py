@@ -13,7 +13,7 @@ from indexes.formats.rows import SourceRow, refuse_utf16, shown
 
 DELIMITERS = ",;\t"
 # Bounds memory when a file has no line breaks.
-MAX_LINE = 4 << 20
+MAX_LINE = 1 << 20
 
 
 def read(stream: BufferedReader, start: int) -> Iterator[SourceRow]:

@@ -12,7 +12,7 @@ from indexes.errors import RowError
 from indexes.formats.rows import SourceRow, refuse_utf16, shown
 
 # Bounds memory when a file has no line breaks, such as one JSON array.
-MAX_LINE = 4 << 20
+MAX_LINE = 1 << 20
 
 
 def read(stream: BufferedReader, start: int) -> Iterator[SourceRow]:

@@ -177,6 +177,14 @@ def test_a_build_that_no_worker_takes_says_so(admin_client, new_definition):
     assert "is a Celery worker running?" in text(admin_client.get(page))
 
 
+def test_a_build_whose_worker_is_gone_says_so(admin_client, new_definition):
+    build = builds.start(new_definition(FEW), enqueue=False)
+    past = build.created_at - timedelta(minutes=5)
+    IndexBuild.objects.filter(pk=build.pk).update(status=Status.LOADING, heartbeat_at=past)
+    said = text(admin_client.get(address("indexbuild_progress", build)))
+    assert "No sign of its worker for 5 min." in said
+
+
 def test_a_failure_is_told_in_words(admin_client, new_definition):
     definition = new_definition("/nowhere/c.jsonl")
     build = built(definition)

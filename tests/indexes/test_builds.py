@@ -412,6 +412,20 @@ def test_a_worker_whose_build_is_stopped_clears_what_it_wrote_since(new_definiti
     assert keys_under(started.key_prefix) == []
 
 
+def test_a_worker_whose_build_is_deleted_clears_what_it_wrote_since(new_definition, monkeypatch):
+    definition = new_definition(FEW)
+    started = builds.start(definition, enqueue=False)
+    create_index = valkey.create_index
+
+    def deleted_meanwhile(*args: object) -> bool:
+        definition.delete()
+        return create_index(*args)  # type: ignore[arg-type]  # passed through
+
+    monkeypatch.setattr(valkey, "create_index", deleted_meanwhile)
+    assert builds.run(started.pk) is None
+    assert valkey.drop_index(started.index_name) is False
+
+
 def test_deleting_a_definition_clears_the_engine(
     new_definition, django_capture_on_commit_callbacks
 ):

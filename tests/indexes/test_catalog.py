@@ -136,7 +136,7 @@ def test_row_numbers_are_line_numbers(tmp_path):
         (b'{"id": "\xff\xfe"}', "bad_encoding", "Not UTF-8 at byte 9"),
         (b'[{"id": 1}]', "not_an_object", "this is a list"),
         (b"12", "not_an_object", "this is a single value"),
-        (b"x" * (5 << 20), "too_long", "longer than 4 MiB"),
+        (b"x" * (3 << 20), "too_long", "longer than 1 MiB"),
     ],
 )
 def test_a_bad_json_line_is_a_row_error_and_the_rest_is_read(tmp_path, line, reason, said):
