@@ -194,8 +194,8 @@ def _turn(lease: Lease, seconds: float) -> float | None:
     build = lease.build
     if build.setbacks > MAX_SETBACKS:
         raise BuildError(
-            f"The worker was interrupted {MAX_SETBACKS} times in a row after row {build.cursor:,} "
-            f"without getting further. {build.notice or 'The log of the worker says why.'}"
+            f"No progress in {MAX_SETBACKS} turns in a row after row {build.cursor:,}. "
+            f"{build.notice or 'The log of the worker says why.'}"
         )
     if build.status == Status.PENDING:
         lease.save(status=Status.CREATING, started_at=timezone.now())
@@ -257,12 +257,12 @@ def _finish(lease: Lease, seconds: float) -> float | None:
 
 
 def _set_back(lease: Lease, error: IndexesError) -> float | None:
-    """Wait after a temporary error; fail the build on any other, and when it lasts."""
+    """Wait after a temporary error; fail the build on any other."""
     build = lease.build
     try:
         # What a transaction took back is still on the instance.
         build.refresh_from_db()
-        if error.retryable and build.setbacks <= MAX_SETBACKS:
+        if error.retryable:
             lease.release(notice=f"{_sentence(error)} Trying again."[:300])
             log.warning("build set back", build=build.label, error=str(error))
             return min(2.0**build.setbacks / 2, LONGEST_WAIT)

@@ -305,8 +305,20 @@ def test_an_endpoint_that_stays_down_fails_the_build(new_definition, endpoint_do
     assert builds.run(started.pk) is None
     started.refresh_from_db()
     assert started.status == Status.FAILED
-    assert "12 times in a row" in started.error
+    assert "No progress in 12 turns in a row after row 0." in started.error
     assert "cannot be reached" in started.error
+
+
+def test_a_worker_that_dies_each_time_fails_the_build(new_definition):
+    started = builds.start(new_definition(FEW), enqueue=False)
+    for _ in range(builds.MAX_SETBACKS):
+        assert Lease.claim(started.pk) is not None
+        past = timezone.now() - timedelta(seconds=1)
+        IndexBuild.objects.filter(pk=started.pk).update(lease_until=past)
+    assert builds.run(started.pk) is None
+    started.refresh_from_db()
+    assert started.status == Status.FAILED
+    assert "The log of the worker says why." in started.error
 
 
 def test_promoting_an_older_build_rolls_back(new_definition, moves):
