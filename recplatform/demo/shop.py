@@ -15,6 +15,8 @@ from surfaces.contracts import RecommendResponse
 TIMEOUT_S = 30.0
 # The first calls of a process open its clients and connections; both web workers get some.
 WARM_UP_CALLS = 20
+# A key or surface that was made a moment ago reaches each web process within a second.
+NOT_YET = (401, 404, 503)
 
 
 class Unreachable(Exception):
@@ -75,7 +77,7 @@ class Shop:
                 answer = RecommendResponse.model_validate_json(reply.body)
                 if answer.fallback is None and not answer.degraded:
                     break
-            elif reply.status < 500:
+            elif reply.status not in NOT_YET:
                 break
             time.sleep(0.25)
         return reply

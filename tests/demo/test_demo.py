@@ -8,9 +8,10 @@ from django.core.management import CommandError, call_command
 
 from enrichment import dynamodb
 from indexes.models import IndexBuild
+from indexes.valkey import VersionedDocument
 from recplatform.demo import catalog, content, credentials, users
 from surfaces.models import Surface, SurfaceRevision
-from surfaces.registry import registry
+from surfaces.registry import document_key, registry
 
 # What the calls and checks are about, and as much around it: all of it takes a minute to embed.
 VIEWED = {sku for shopper in users.user_items() for sku in shopper["recent"]}
@@ -44,7 +45,10 @@ def own_names(namespace, settings, monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def serving(own_names):
+def serving(own_names, monkeypatch):
+    """The web server's registry, on this test's snapshot instead of that of its process."""
+    registry.stop()
+    monkeypatch.setattr(registry, "_store", VersionedDocument(document_key()))
     registry.start()
     yield registry
     registry.stop()
