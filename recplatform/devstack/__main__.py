@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from recplatform.devstack.errors import StackProblem
-from recplatform.devstack.process import Interrupted, die_with, interruptible
+from recplatform.devstack.process import Interrupted, die_with, interruptible, raise_if_interrupted
 from recplatform.devstack.stack import running
 
 DEFAULT_DATA = Path(".local/stack")
@@ -45,7 +45,12 @@ def _call(command: Sequence[str], environment: dict[str, str]) -> int:
     except FileNotFoundError as exc:
         raise StackProblem(f'There is no command "{command[0]}".') from exc
     try:
-        return process.wait()
+        while True:
+            raise_if_interrupted()
+            try:
+                return process.wait(0.2)
+            except subprocess.TimeoutExpired:
+                continue
     finally:
         if process.poll() is None:
             process.terminate()

@@ -17,7 +17,13 @@ from pathlib import Path
 
 from recplatform.devstack.errors import StackProblem
 from recplatform.devstack.ports import HOST, free_port, http_status, is_free
-from recplatform.devstack.process import Children, Interrupted, interruptible, wait_until
+from recplatform.devstack.process import (
+    Children,
+    Interrupted,
+    interruptible,
+    raise_if_interrupted,
+    wait_until,
+)
 from recplatform.devstack.stack import Stack, running
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -137,7 +143,8 @@ class Programs:
             raise
 
     def check(self) -> None:
-        """Raise ServiceFailed when one of the processes ended."""
+        """Raise ServiceFailed when one of the processes ended, Interrupted when this one shall."""
+        raise_if_interrupted()
         ended = self.stack.stopped() or self.children.stopped()
         if ended is not None:
             raise ended.failure()

@@ -22,6 +22,7 @@ from recplatform.devstack.errors import ServiceFailed
 PR_SET_PDEATHSIG = 1
 INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
+_asked: list[signal.Signals] = []
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
 
 
@@ -147,9 +148,10 @@ class Children:
 
 
 def wait_until(child: Child, ready: Callable[[], bool], *, timeout_s: float = 60.0) -> None:
-    """Poll until ``ready``; raise ServiceFailed when the child ends or time is up."""
+    """Poll until ``ready``; raise ServiceFailed when the child ends or time is up, or Interrupted."""
     deadline = time.monotonic() + timeout_s
     while child.running:
+        raise_if_interrupted()
         if ready():
             return
         if time.monotonic() > deadline:
@@ -160,22 +162,28 @@ def wait_until(child: Child, ready: Callable[[], bool], *, timeout_s: float = 60
 
 @contextmanager
 def interruptible() -> Iterator[None]:
-    """Turn the first Ctrl-C, SIGTERM or SIGHUP into Interrupted, and ignore those after it.
+    """Note Ctrl-C, SIGTERM and SIGHUP from here on, for ``raise_if_interrupted``.
 
-    So that the ``finally`` blocks between here and there run, and run to their end.
+    An exception out of the handler itself could come up anywhere: in a ``finally`` that
+    is stopping children, or in a callback of the interpreter, where it would be lost.
     """
 
-    def interrupt(number: int, _: FrameType | None) -> None:
-        for wanted in INTERRUPTS:
-            signal.signal(wanted, signal.SIG_IGN)
-        raise Interrupted(signal.Signals(number))
+    def note(number: int, _: FrameType | None) -> None:
+        _asked.append(signal.Signals(number))
 
-    former = {wanted: signal.signal(wanted, interrupt) for wanted in INTERRUPTS}
+    former = {wanted: signal.signal(wanted, note) for wanted in INTERRUPTS}
     try:
         yield
     finally:
         for wanted, handler in former.items():
             signal.signal(wanted, handler)
+        _asked.clear()
+
+
+def raise_if_interrupted() -> None:
+    """Raise Interrupted when a signal was noted. Whatever waits calls it while it waits."""
+    if _asked:
+        raise Interrupted(_asked[0])
 
 
 def _preparation(

@@ -7,7 +7,7 @@ import signal
 import stat
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -55,12 +55,14 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def start(clone: Path) -> Start:
+def start(clone: Path) -> Iterator[Start]:
+    """A factory: starts a demo of the clone, which does not outlive the test."""
+    started = []
     ours = ("AWS_", "CELERY_", "DATABASE_URL", "DJANGO_", "PYTEST_", "VALKEY_")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(ours)}
 
     def start(*arguments: str) -> "subprocess.Popen[str]":
-        return subprocess.Popen(
+        demo = subprocess.Popen(
             [sys.executable, "-m", "recplatform.devstack.demo", *arguments],
             cwd=clone,
             env=environment,
@@ -68,8 +70,13 @@ def start(clone: Path) -> Start:
             stderr=subprocess.STDOUT,
             text=True,
         )
+        started.append(demo)
+        return demo
 
-    return start
+    yield start
+    for demo in started:
+        demo.kill()
+        demo.wait()
 
 
 def read_until(demo: "subprocess.Popen[str]", text: str) -> None:
@@ -87,11 +94,11 @@ def children_of(demo: "subprocess.Popen[str]") -> list[psutil.Process]:
     return children
 
 
-def test_ctrl_c_while_it_starts_leaves_nothing(start: Start) -> None:
+@pytest.mark.parametrize("moment", ["Starting PostgreSQL", "Creating the database tables"])
+def test_ctrl_c_while_it_starts_leaves_nothing(start: Start, moment: str) -> None:
     demo = start()
-    read_until(demo, "Creating the database tables")
+    read_until(demo, moment)
     servers = [child.pid for child in children_of(demo)]
-    assert servers
     demo.send_signal(signal.SIGINT)
     output, _ = demo.communicate(timeout=30)
     assert demo.returncode == 0, output

@@ -20,7 +20,9 @@ pytestmark = pytest.mark.unit
 PARENT = """
 import signal, sys, time
 from pathlib import Path
-from recplatform.devstack.process import Children, Interrupted, interruptible
+from recplatform.devstack.process import (
+    Children, Interrupted, interruptible, raise_if_interrupted,
+)
 children = Children(Path(sys.argv[1]))
 try:
     with interruptible():
@@ -29,7 +31,9 @@ try:
             while not child.log.read_text().strip():
                 time.sleep(0.01)
             print(child.process.pid, child.log.read_text(), flush=True)
-            time.sleep(300)
+            while True:
+                raise_if_interrupted()
+                time.sleep(0.02)
         finally:
             children.stop()
 except Interrupted as interrupted:
