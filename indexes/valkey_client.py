@@ -303,7 +303,8 @@ def translated() -> Iterator[None]:
         raise SearchUnavailable(f"Valkey cannot answer now: {error}") from error
     except exceptions.ResponseError as error:
         raise _by_wording(str(error)) from error
-    except exceptions.ValkeyError as error:
+    # The second is what a cluster of which no node answers raises; it is not one of the first.
+    except (exceptions.ValkeyError, exceptions.ValkeyClusterException) as error:
         if isinstance(error.__cause__, exceptions.TimeoutError):
             raise SearchTimeout("No node of the cluster answered in time.") from error
         raise SearchUnavailable(f"Valkey cannot be reached: {error}") from error

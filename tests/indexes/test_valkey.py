@@ -169,8 +169,9 @@ def test_a_server_that_hides_its_modules_tells_its_engine(server: PrivateServer)
     assert (hidden.version, version != "") == ("", True)
 
 
-def test_a_server_that_is_away():
-    with override_settings(VALKEY_URL="valkey://127.0.0.1:1/0"):
+@pytest.mark.parametrize("cluster", [False, True])
+def test_a_server_that_is_away(cluster):
+    with override_settings(VALKEY_URL="valkey://127.0.0.1:1/0", VALKEY_CLUSTER=cluster):
         assert valkey.ping() is False
         for ask in (
             lambda: valkey.index_info("x"),
