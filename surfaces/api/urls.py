@@ -2,12 +2,14 @@
 
 from django.http import Http404, HttpRequest, HttpResponse
 from django.urls import path, re_path
+from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerView
 
 from surfaces.api.problems import problem_response, to_problem
 from surfaces.api.views import PageView, RecommendationsView
 
 
+@csrf_exempt
 def no_such_address(request: HttpRequest) -> HttpResponse:
     """Answer what no other address takes: Django's own page is HTML while DEBUG is on."""
     return problem_response(request, to_problem(Http404()))

@@ -1,5 +1,6 @@
 import orjson
 import pytest
+from django.test import Client
 
 from surfaces.api.contract import MOST_REQUESTS
 from surfaces.contracts import RecommendResponse
@@ -131,6 +132,12 @@ def test_a_page_takes_post_only(api: Api, shelf: str):
 @pytest.mark.parametrize("path", ["/api/v1/nope", "/api/v1/", "/api/nope", "/api/v1/surfaces"])
 def test_other_addresses_of_the_api_are_problems(api: Api, path: str):
     assert_problem(api.client.get(path), 404, "not_found")
+
+
+def test_so_they_are_to_a_post_without_a_csrf_token():
+    client = Client(enforce_csrf_checks=True)
+
+    assert_problem(client.post("/api/v1/nope"), 404, "not_found")
 
 
 @pytest.mark.parametrize("path", ["/api/v1/nope", "/api/v1/"])
