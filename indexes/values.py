@@ -77,7 +77,7 @@ def encode(field: FieldSpec, value: object) -> bytes | None:
         case FieldType.NUMERIC:
             return None if value == "" else _number_text(as_number(value)).encode()
         case FieldType.TAG:
-            text = _CONTROLS.sub("", _tags(field, value))
+            text = _tags(field, value)
         case FieldType.TEXT:
             text = " ".join(_text(part) for part in value) if _is_list(value) else _text(value)
         case FieldType.STORED:
@@ -132,15 +132,19 @@ def _tags(field: FieldSpec, value: object) -> str:
     if not field.multiple:
         if _is_list(value):
             raise ValueError('it holds a list; mark the field as "several values"')
-        return tag_text(value)
-    if not _is_list(value):
-        return tag_text(value)
+        return _clean_tag(value)
     # An empty value among others is no value; valkey-search would count it as a failure.
-    parts = list(filter(None, (tag_text(part) for part in value if part is not None)))
+    if not _is_list(value):
+        return field.separator.join(split_tags(field, _clean_tag(value)))
+    parts = list(filter(None, (_clean_tag(part) for part in value if part is not None)))
     for part in parts:
         if field.separator in part:
             raise ValueError(f'the value "{part[:40]}" holds the separator "{field.separator}"')
     return field.separator.join(parts)
+
+
+def _clean_tag(value: object) -> str:
+    return _CONTROLS.sub("", tag_text(value)).strip(_ASCII_WHITESPACE)
 
 
 def _text(value: object) -> str:

@@ -28,7 +28,9 @@ STORED = field("f", FieldType.STORED)
         (TAG, 5.0, b"5", "5"),
         (TAG, "a\x00b\x1fc", b"abc", "abc"),
         (TAGS, ["a", " b ", "", None, 3], b"a|b|3", ["a", "b", "3"]),
+        (TAGS, ["\x01", "a", "\x02 b"], b"a|b", ["a", "b"]),
         (TAGS, "a|b", b"a|b", ["a", "b"]),
+        (TAGS, "|a| |b |", b"a|b", ["a", "b"]),
         (TAGS, "a", b"a", ["a"]),
         (NUMBER, 5, b"5", 5),
         (NUMBER, 5.0, b"5", 5),
@@ -58,7 +60,8 @@ def test_there_and_back(spec, value, raw, back):
 
 
 @pytest.mark.parametrize(
-    ("spec", "value"), [(TAG, ""), (TAG, " "), (TAGS, []), (NUMBER, ""), (TEXT, ""), (STORED, None)]
+    ("spec", "value"),
+    [(TAG, ""), (TAG, " "), (TAGS, []), (TAGS, "|"), (NUMBER, ""), (TEXT, ""), (STORED, None)],
 )
 def test_empty_values_are_left_out(spec, value):
     """An empty tag or number would count as a failure of the engine."""
