@@ -313,11 +313,13 @@ def _number(field: FieldSpec, value: str | float) -> str:
 
 
 def _number_text(number: float) -> str:
-    """Write a number as both engines read it: ``5``, ``0.1``, ``1e-07``, ``+inf``."""
+    """Write a number as both engines read it: ``5``, ``0.1``, ``1e-07``, ``1e22``, ``+inf``."""
     if math.isinf(number):
         return "+inf" if number > 0 else "-inf"
     number = float(number)
-    return str(int(number)) if number.is_integer() and abs(number) < 1e15 else repr(number)
+    if number.is_integer() and abs(number) < 1e15:
+        return str(int(number))
+    return repr(number).replace("e+", "e")
 
 
 def _size(clause: AnyOf | NoneOf | Range | Words) -> int:

@@ -59,7 +59,7 @@ TITLE, BRAND, CATEGORY, PRICE, EXTRA = FIELDS
         ([Range("price", gte=5, gt=5)], "(@price:[(5 +inf])"),
         ([Range("price", gte=6, gt=5)], "(@price:[6 +inf])"),
         ([Range("price", lte=5, lt=5)], "(@price:[-inf (5])"),
-        ([Range("price", gte=1e22)], "(@price:[1e+22 +inf])"),
+        ([Range("price", gte=1e22)], "(@price:[1e22 +inf])"),
         ([Range("price", gte=1e-7)], "(@price:[1e-07 +inf])"),
         ([Range("price", gte=True)], "(@price:[1 +inf])"),
         ([Range("price", gte=5, lte=5)], "(@price:[5 5])"),
