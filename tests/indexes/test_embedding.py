@@ -139,15 +139,16 @@ def test_a_query_takes_the_shorter_of_both_limits(container: Container, limit, t
     done = threading.Event()
 
     def wait(call):
+        # Within the longer limit, so that waiting for it would bring the answer.
         done.wait(5)
         return lengths(call)
 
     container.respond = wait
-    started = time.monotonic()
-    with pytest.raises(EmbeddingTimeout):
-        embedding.embed_query(changed(timeout_ms=timeout_ms), "a", timeout_s=limit)
-    assert time.monotonic() - started < 1
-    done.set()
+    try:
+        with pytest.raises(EmbeddingTimeout):
+            embedding.embed_query(changed(timeout_ms=timeout_ms), "a", timeout_s=limit)
+    finally:
+        done.set()
 
 
 def test_warming_calls_nobody(container: Container):
