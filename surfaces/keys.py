@@ -10,7 +10,7 @@ from surfaces import snapshot
 from surfaces.digest import digest
 from surfaces.models import ApiKey, Surface
 
-__all__ = ["digest", "issue", "rescope", "revoke"]
+__all__ = ["digest", "issue", "rename", "rescope", "revoke"]
 
 PREFIX = "rp_"
 
@@ -27,6 +27,14 @@ def issue(name: str, surfaces: Iterable[Surface] = ()) -> tuple[ApiKey, str]:
         )
         rescope(key, surfaces)
     return key, plaintext
+
+
+def rename(key: ApiKey, name: str) -> None:
+    """Give the key another name for people and logs; what it may call stays."""
+    with transaction.atomic():
+        key.name = name
+        key.save(update_fields=["name"])
+        snapshot.changed()
 
 
 def rescope(key: ApiKey, surfaces: Iterable[Surface]) -> None:

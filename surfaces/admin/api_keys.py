@@ -56,7 +56,7 @@ class ApiKeyAdmin(ModelAdmin):
         self, request: HttpRequest, obj: ApiKey, form: forms.ModelForm[ApiKey], change: bool
     ) -> None:
         if change:
-            super().save_model(request, obj, form, change)
+            keys.rename(obj, form.cleaned_data["name"])
             return
         issued, plaintext = keys.issue(obj.name, form.cleaned_data["surfaces"])
         obj.__dict__.update(issued.__dict__)
@@ -64,7 +64,9 @@ class ApiKeyAdmin(ModelAdmin):
         obj.plaintext = plaintext  # type: ignore[attr-defined]  # rides on the object of this request
 
     def save_related(self, request: HttpRequest, form: Any, formsets: Any, change: bool) -> None:
-        keys.rescope(form.instance, form.cleaned_data["surfaces"])
+        # A key whose surfaces are all gone has none ticked: it must not open every surface.
+        if change and "surfaces" in form.changed_data:
+            keys.rescope(form.instance, form.cleaned_data["surfaces"])
 
     def response_add(
         self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None

@@ -4,8 +4,9 @@ import pytest
 from django.contrib.auth.models import Permission
 from django.urls import reverse
 
-from surfaces import keys
+from surfaces import keys, snapshot
 from surfaces.digest import digest
+from surfaces.document import KeyScope
 from surfaces.models import ApiKey, Surface
 
 pytestmark = pytest.mark.django_db
@@ -79,6 +80,15 @@ def test_a_key_whose_surface_is_gone_does_not_say_every_surface(admin_client, su
     page = admin_client.get(reverse(LIST)).content.decode()
     assert "none any more" in page
     assert "every surface" not in page
+
+
+def test_renaming_such_a_key_opens_no_surface_to_it(admin_client, surface, key):
+    keys.rescope(key, [surface])
+    Surface.objects.all().delete()
+    admin_client.post(change_url(key), {"name": "Old shop"})
+    key.refresh_from_db()
+    assert (key.name, key.scoped) == ("Old shop", True)
+    assert snapshot.build().keys[key.digest] == KeyScope(name="Old shop", surfaces=())
 
 
 def test_revoking_asks_first(admin_client, key):
