@@ -35,8 +35,9 @@ def _place(path: str, surface: Surface) -> tuple[str, str]:
     form = reverse("admin:surfaces_surface_change", args=[surface.pk])
     if match := FILTER_PATH.fullmatch(path):
         position, column = int(match[1]), match[2] or "field"
-        name = list(surface.filters.all())[position].field
-        label = f"Filter {position + 1} ({name}): {_verbose(SurfaceFilter, column)}"
+        # What is live may have filters that the draft has not.
+        names = [f" ({item.field})" for item in surface.filters.all()][position : position + 1]
+        label = f"Filter {position + 1}{''.join(names)}: {_verbose(SurfaceFilter, column)}"
         return label, f"{form}#id_filters-{position}-{column}"
     if path == "reranker" and surface.reranker_id:
         reranker = reverse("admin:surfaces_reranker_change", args=[surface.reranker_id])
