@@ -15,7 +15,6 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from surfaces import publishing, snapshot
 from surfaces.admin.problems import mendable
 from surfaces.admin.wording import Change, differences
-from surfaces.document import SurfaceDocument
 from surfaces.errors import CannotPublish, Problem
 from surfaces.models import Surface, SurfaceRevision
 from surfaces.publishing import WHOLE_DRAFT
@@ -103,12 +102,11 @@ def _render(
 
 
 def _changes(surface: Surface) -> list[Change]:
-    live = surface.live_revision
     try:
         draft = publishing.draft_document(surface)
     except CannotPublish:
         return []
-    return differences(SurfaceDocument.model_validate(live.document) if live else None, draft)
+    return differences(snapshot.live_document(surface), draft)
 
 
 def _digest(surface: Surface) -> str:

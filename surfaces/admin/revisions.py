@@ -5,7 +5,7 @@ from typing import Any
 from django.contrib import admin
 from django.http import HttpRequest
 from django.utils.html import format_html, format_html_join
-from django.utils.safestring import SafeString
+from pydantic import ValidationError
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
@@ -34,8 +34,11 @@ class SurfaceRevisionAdmin(ModelAdmin):
         return ["configuration"]
 
     @display(description="Configuration")
-    def configuration(self, obj: SurfaceRevision) -> SafeString:
-        parts = describe(SurfaceDocument.model_validate(obj.document)).items()
+    def configuration(self, obj: SurfaceRevision) -> str:
+        try:
+            parts = describe(SurfaceDocument.model_validate(obj.document)).items()
+        except ValidationError:
+            return "Another release wrote it, in a form that cannot be read here."
         rows = (
             (label, format_html_join("", "<li>{}</li>", ((line,) for line in lines or ("none",))))
             for label, lines in parts

@@ -59,11 +59,10 @@ def draft(surface: Surface) -> Version:
 
 
 def live(surface: Surface) -> Version | None:
-    """Return the live revision, or None."""
-    revision = surface.live_revision
-    if revision is None:
+    """Return the live revision; None where there is none, or none that can be read."""
+    revision, document = surface.live_revision, snapshot.live_document(surface)
+    if revision is None or document is None:
         return None
-    document = SurfaceDocument.model_validate(revision.document)
     return _version(surface, document, revision.number)
 
 

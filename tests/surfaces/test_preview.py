@@ -12,7 +12,7 @@ from enrichment.models import EnrichmentSource, Signal
 from indexes import builds
 from indexes.models import IndexBuild, IndexDefinition
 from surfaces import publishing
-from surfaces.models import Reranker, RerankTerm, Surface
+from surfaces.models import Reranker, RerankTerm, Surface, SurfaceRevision
 
 pytestmark = pytest.mark.django_db
 
@@ -289,3 +289,21 @@ def test_only_staff_with_the_permission_may_look(client, django_user_model, surf
 
 def test_nothing_can_be_posted(admin_client, surface):
     assert admin_client.post(reverse("preview-surface", args=["shelf"])).status_code == 405
+
+
+def test_a_live_revision_that_cannot_be_read_is_passed_over(look, surface):
+    publishing.publish(surface)
+    SurfaceRevision.objects.update(document={"slug": "shelf", "of": "an older release"})
+    page = look(query="lamp").context["page"]
+    assert page.wants_draft
+    assert page.answer
+
+
+def test_problems_of_what_is_live_are_shown_whatever_the_draft_is(look, surface, add_filter):
+    add_filter("price", "10", operator="at_least")
+    publishing.publish(surface)
+    surface.filters.all().delete()
+    build = surface.index.live_build
+    build.spec["fields"] = [one for one in build.spec["fields"] if one["name"] != "price"]
+    build.save()
+    assert 'has no field "price"' in text_of(look(query="lamp"))
