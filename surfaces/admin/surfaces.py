@@ -163,6 +163,11 @@ class SurfaceAdmin(ModelAdmin):
             }
         return super().changeform_view(request, object_id, form_url, context)
 
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Revisions cannot be deleted one by one, but they go with their surface."""
+        shown, counts, lacking, protected = super().get_deleted_objects(objs, request)
+        return shown, counts, lacking - {SurfaceRevision._meta.verbose_name}, protected
+
     @display(description="Surface", header=True, ordering="name")
     def header(self, obj: Surface) -> list[str]:
         return [obj.name, obj.slug]

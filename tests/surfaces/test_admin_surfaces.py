@@ -350,3 +350,25 @@ def test_a_revision_is_shown_in_words_and_cannot_be_changed(admin_client, surfac
 def test_the_revisions_of_a_surface_are_listed_on_it(admin_client, surface, change_url):
     publishing.publish(surface, note="Summer sale")
     assert "Summer sale" in text_of(admin_client.get(change_url))
+
+
+def test_a_published_surface_can_be_deleted(admin_client, surface):
+    publishing.publish(surface)
+    url = reverse("admin:surfaces_surface_delete", args=[surface.pk])
+    assert "perms_lacking" not in admin_client.get(url).content.decode()
+    assert admin_client.post(url, {"post": "yes"}).status_code == 302
+    assert not Surface.objects.exists()
+    assert not SurfaceRevision.objects.exists()
+
+
+def test_a_live_revision_that_cannot_be_read_can_be_replaced(
+    admin_client, surface, publish_url, change_url
+):
+    revision = publishing.publish(surface)
+    SurfaceRevision.objects.update(document={"slug": "shelf", "of": "an older release"})
+    page = admin_client.get(reverse("admin:surfaces_surfacerevision_change", args=[revision.pk]))
+    assert "Another release wrote it" in page.content.decode()
+    assert admin_client.get(change_url).status_code == 200
+    publish(admin_client, publish_url)
+    surface.refresh_from_db()
+    assert surface.live_revision.number == revision.number + 1
