@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from itertools import islice
 from time import monotonic
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, NoReturn, Protocol, TypeVar
 
 import valkey
 from django.conf import settings
@@ -189,7 +189,7 @@ class _Cluster:
             return
         try:
             _limit.each = _MAP_TIMEOUT_S
-            with suppress(exceptions.ValkeyError):
+            with suppress(exceptions.ValkeyError, exceptions.ValkeyClusterException):
                 self.client.nodes_manager.initialize()
         finally:
             self._recovering.release()
@@ -303,11 +303,20 @@ def translated() -> Iterator[None]:
         raise SearchUnavailable(f"Valkey cannot answer now: {error}") from error
     except exceptions.ResponseError as error:
         raise _by_wording(str(error)) from error
-    # The second is what a cluster of which no node answers raises; it is not one of the first.
-    except (exceptions.ValkeyError, exceptions.ValkeyClusterException) as error:
-        if isinstance(error.__cause__, exceptions.TimeoutError):
-            raise SearchTimeout("No node of the cluster answered in time.") from error
+    except exceptions.ValkeyError as error:
         raise SearchUnavailable(f"Valkey cannot be reached: {error}") from error
+    # What a cluster raises of which no node tells the map of slots; it is not one of the others.
+    except exceptions.ValkeyClusterException as error:
+        _raise_of_cluster(error)
+
+
+def _raise_of_cluster(error: exceptions.ValkeyClusterException) -> NoReturn:
+    """Raise what the last node said, if one did."""
+    with translated():
+        if isinstance(error.__cause__, exceptions.ValkeyError):
+            raise error.__cause__
+    step = "Unset VALKEY_CLUSTER if it is a single server." if "not enabled" in str(error) else ""
+    raise SearchUnavailable(f"Valkey cannot be reached: {error}. {step}".rstrip()) from error
 
 
 _NOT_NOW: Final = (
@@ -321,7 +330,7 @@ _NOT_NOW: Final = (
 # No code tells these apart, and the two engines word them differently.
 _MISSING_WORDS: Final = ("no such index", "unknown index name", "index with name")
 _NOT_NOW_WORDS: Final = (
-    "busy ", "clusterdown ", "masterdown ", "moved ", "tryagain ", "consistency check",
+    "busy ", "clusterdown ", "masterdown ", "tryagain ", "consistency check",
 )  # fmt: skip
 _TIMEOUT_WORDS: Final = ("due to timeout", "timeout limit")
 
@@ -337,6 +346,11 @@ def _by_wording(message: str) -> SearchError:
     if "unknown command" in text and "ft." in text:
         return SearchRejected(
             "The server at VALKEY_URL has no vector search: load the valkey-search module."
+        )
+    # The client of a cluster has a class for it.
+    if text.startswith("moved "):
+        return SearchUnavailable(
+            f"VALKEY_URL names a node of a cluster: set VALKEY_CLUSTER=1. It said: {message}"
         )
     if says(_NOT_NOW_WORDS):
         return SearchUnavailable(f"Valkey cannot answer now: {message}")

@@ -51,7 +51,8 @@ class PrivateServer:
     @contextmanager
     def in_use(self, **changes: Any) -> Iterator[Client]:
         """Let ``indexes.valkey`` speak to it; yields a client of the test's own."""
-        with override_settings(VALKEY_URL=self.url, **changes), self.connect() as own:
+        changes = {"VALKEY_URL": self.url, "VALKEY_CLUSTER": False, **changes}
+        with override_settings(**changes), self.connect() as own:
             yield own
 
 

@@ -21,7 +21,7 @@ def test_the_settings_of_the_tests_are_sound():
     ["valkey://h", "valkeys://u:p@h:6380/0", "redis://h:1/2", "rediss://[::1]:6379", "valkey://h/0?ssl_ca_certs=x"],
 )  # fmt: skip
 def test_addresses_that_name_a_server(url: str):
-    assert found(VALKEY_URL=url, VALKEY_REPLICA_URLS=[url]) == []
+    assert found(VALKEY_CLUSTER=False, VALKEY_URL=url, VALKEY_REPLICA_URLS=[url]) == []
 
 
 @pytest.mark.parametrize(
@@ -29,8 +29,9 @@ def test_addresses_that_name_a_server(url: str):
     ["", "h:6379", "http://h", "valkey://", "valkey://h:port", "valkey://h:99999", "unix:///s"],
 )
 def test_addresses_that_do_not(url: str):
-    assert found(VALKEY_URL=url) == ["indexes.E001"]
-    assert found(VALKEY_REPLICA_URLS=["valkey://fine", url]) == ["indexes.E001"]
+    settings = {"VALKEY_CLUSTER": False}
+    assert found(**settings, VALKEY_URL=url) == ["indexes.E001"]
+    assert found(**settings, VALKEY_REPLICA_URLS=["valkey://fine", url]) == ["indexes.E001"]
 
 
 def test_a_cluster_names_its_own_replicas():

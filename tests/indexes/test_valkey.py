@@ -258,7 +258,8 @@ def test_a_slow_server_costs_no_more_than_the_time_given(server: PrivateServer):
         assert nearest(live) == ["0", "1"]
 
 
-def test_a_server_that_takes_no_connection_costs_no_more_than_the_time_given():
+@pytest.mark.parametrize("cluster", [False, True])
+def test_a_server_that_takes_no_connection_costs_no_more_than_the_time_given(cluster: bool):
     # A full backlog: connecting neither succeeds nor fails.
     with socket.create_server(("127.0.0.1", 0), backlog=0) as listener, ExitStack() as held:
         address = listener.getsockname()
@@ -266,7 +267,8 @@ def test_a_server_that_takes_no_connection_costs_no_more_than_the_time_given():
             filler = held.enter_context(socket.socket())
             filler.setblocking(False)
             filler.connect_ex(address)
-        with override_settings(VALKEY_URL=f"valkey://127.0.0.1:{address[1]}/0"):
+        url = f"valkey://127.0.0.1:{address[1]}/0"
+        with override_settings(VALKEY_URL=url, VALKEY_CLUSTER=cluster):
             started = time.monotonic()
             with pytest.raises(SearchTimeout):
                 search.vectors(
@@ -317,12 +319,21 @@ def test_a_full_server(server: PrivateServer):
             valkey.create_index("full", "full:", SPEC)
 
 
-def test_a_wrong_password_names_the_setting(server: PrivateServer):
+@pytest.mark.parametrize("cluster", [False, True])
+def test_a_wrong_password_names_the_setting(server: PrivateServer, cluster: bool):
     wrong = server.url.replace("valkey://:", "valkey://:x")
-    with override_settings(VALKEY_URL=wrong):
+    with override_settings(VALKEY_URL=wrong, VALKEY_CLUSTER=cluster):
         with pytest.raises(SearchUnavailable, match="VALKEY_URL") as caught:
             valkey.list_indexes()
         assert wrong.split("@", maxsplit=1)[0].removeprefix("valkey://:") not in str(caught.value)
+
+
+def test_a_server_that_is_no_cluster_names_the_setting(server: PrivateServer):
+    with (
+        server.in_use(VALKEY_CLUSTER=True),
+        pytest.raises(SearchUnavailable, match="Unset VALKEY_CLUSTER"),
+    ):
+        valkey.list_indexes()
 
 
 def test_a_server_without_vector_search_says_what_to_load(tmp_path: Path):
@@ -432,6 +443,16 @@ class TestCluster:
                 else:
                     assert valkey.write_hashes([(key, {"a": "b"})]) == 1
 
+    def test_a_cluster_that_is_not_said_to_be_one_names_the_setting(
+        self, addresses: tuple[str, str]
+    ):
+        items = [(f"many:{n}", {"n": "1"}) for n in range(50)]
+        with (
+            override_settings(VALKEY_URL=addresses[0], VALKEY_CLUSTER=False),
+            pytest.raises(SearchUnavailable, match="set VALKEY_CLUSTER=1"),
+        ):
+            valkey.write_hashes(items)
+
     def test_search(self, addresses: tuple[str, str]):
         with override_settings(VALKEY_URL=addresses[1], VALKEY_CLUSTER=True):
             live = load("clustered")
@@ -463,7 +484,8 @@ class TestTLS:
 
     def test_a_trusted_server(self, secured: tuple[str, Path]):
         address, certificate = secured
-        with override_settings(VALKEY_URL=f"{address}?ssl_ca_certs={certificate}"):
+        url = f"{address}?ssl_ca_certs={certificate}"
+        with override_settings(VALKEY_URL=url, VALKEY_CLUSTER=False):
             assert valkey.ping() is True
             live = load("secured")
             assert nearest(live) == ["0", "1"]
@@ -471,7 +493,7 @@ class TestTLS:
     def test_a_server_that_nobody_vouches_for(self, secured: tuple[str, Path]):
         address, _ = secured
         with (
-            override_settings(VALKEY_URL=address),
+            override_settings(VALKEY_URL=address, VALKEY_CLUSTER=False),
             pytest.raises(SearchUnavailable, match="certificate"),
         ):
             valkey.list_indexes()
