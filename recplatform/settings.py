@@ -1,5 +1,6 @@
 """Django settings: every value comes from the environment, with a default that runs from a fresh clone."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -106,9 +107,11 @@ DEMO_ENDPOINT: str = env.str("DEMO_ENDPOINT", default="minilm-l6-v2")
 
 # --- Celery ---------------------------------------------------------------
 # kombu knows the protocol by the name of redis.
-CELERY_BROKER_URL: str = env.str("CELERY_BROKER_URL", default=VALKEY_URL).replace(
-    "valkey", "redis", 1
+CELERY_BROKER_URL: str = re.sub(
+    "^valkey", "redis", env.str("CELERY_BROKER_URL", default=VALKEY_URL)
 )
+# Celery reads a variable CELERY_BROKER_URL past these settings, but not past these two.
+CELERY_BROKER_READ_URL = CELERY_BROKER_WRITE_URL = CELERY_BROKER_URL
 CELERY_BROKER_TRANSPORT_OPTIONS = {"global_keyprefix": f"{VALKEY_NAMESPACE}:celery:"}
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_TASK_IGNORE_RESULT = True

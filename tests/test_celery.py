@@ -1,0 +1,40 @@
+"""Where Celery finds its broker: in a process of its own, as it reads variables past the settings."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+SCRIPT = """
+from recplatform.celery import app
+for connection in (app.connection_for_read(), app.connection_for_write()):
+    print(connection.as_uri(include_password=True))
+"""
+
+
+@pytest.mark.parametrize(
+    ("variables", "broker"),
+    [
+        ({"VALKEY_URL": "valkey://:p@h:1/0"}, "redis://:p@h:1/0"),
+        ({"VALKEY_URL": "valkeys://h:1/0"}, "rediss://h:1/0"),
+        (
+            {"VALKEY_URL": "valkey://h:1/0", "CELERY_BROKER_URL": "valkey://valkey.example:2/0"},
+            "redis://valkey.example:2/0",
+        ),
+        (
+            {"VALKEY_URL": "valkey://h:1/0", "CELERY_BROKER_URL": "redis://valkey.example:2/0"},
+            "redis://valkey.example:2/0",
+        ),
+    ],
+)
+def test_the_broker_is_the_one_that_is_named(variables: dict[str, str], broker: str):
+    inherited = {name: value for name, value in os.environ.items() if name != "CELERY_BROKER_URL"}
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT],
+        env={**inherited, "DJANGO_SETTINGS_MODULE": "recplatform.settings", **variables},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines() == [broker, broker]
