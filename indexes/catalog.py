@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
 import tempfile
 import time
 import zlib
@@ -16,6 +17,8 @@ from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import ModuleType
+
+from django.conf import settings
 
 from indexes import s3
 from indexes.errors import CatalogError
@@ -32,6 +35,8 @@ ENDINGS = {
     ".parquet": "parquet",
 }
 GZIP_MARK = b"\x1f\x8b"
+# What is there is no catalog: among it are the environments of processes, with their passwords.
+SYSTEM_FOLDERS = ("/proc", "/sys", "/dev")
 
 
 def read_rows(spec: CatalogSpec, *, start: int = 0) -> Generator[SourceRow, None, None]:
@@ -60,6 +65,8 @@ def check_address(spec: CatalogSpec) -> None:
         s3.split(spec.uri)
     elif "://" in spec.uri and not spec.uri.startswith("file://"):
         raise CatalogError("A catalog is a path on the worker's machine or an s3:// URI.")
+    else:
+        _path(spec)
 
 
 def version(spec: CatalogSpec) -> str:
@@ -132,4 +139,15 @@ def _is_s3(spec: CatalogSpec) -> bool:
 
 
 def _path(spec: CatalogSpec) -> Path:
-    return Path(spec.uri.removeprefix("file://"))
+    """Return the file, or raise CatalogError where it may not be read as a catalog."""
+    # Links are followed first, or one would lead out of the folders.
+    path = Path(os.path.realpath(spec.uri.removeprefix("file://")))
+    if any(path.is_relative_to(folder) for folder in SYSTEM_FOLDERS):
+        raise CatalogError(f"{spec.uri} belongs to the system: it is no catalog.")
+    allowed = [os.path.realpath(folder) for folder in settings.CATALOG_FOLDERS]
+    if allowed and not any(path.is_relative_to(folder) for folder in allowed):
+        raise CatalogError(
+            f"{spec.uri} is in none of the folders of CATALOG_FOLDERS: move the file, "
+            "or add its folder to that setting."
+        )
+    return path

@@ -102,6 +102,10 @@ VALKEY_CLUSTER: bool = env.bool("VALKEY_CLUSTER", default=False)
 VALKEY_NAMESPACE: str = env.str("VALKEY_NAMESPACE", default="rp")
 AWS_REGION: str = env.str("AWS_REGION", default=env.str("AWS_DEFAULT_REGION", default="us-east-1"))
 
+# Whoever edits catalog sources can show any file that the process can read: name the
+# folders that hold catalogs where such people are not trusted with the machine. None: any.
+CATALOG_FOLDERS: list[str] = env.list("CATALOG_FOLDERS", default=[])
+
 # Name of the SageMaker endpoint that embeds the demo catalog: 384 dimensions.
 DEMO_ENDPOINT: str = env.str("DEMO_ENDPOINT", default="minilm-l6-v2")
 
