@@ -145,10 +145,16 @@ def exception_handler(error: Exception, context: Mapping[str, Any]) -> HttpRespo
     """Answer an error raised in a view; Django REST framework calls it."""
     request: HttpRequest = context["request"]._request
     problem = to_problem(error)
-    if problem.code == "internal_error":
-        log.error("request failed", path=request.path, exc_info=error)
-        got_request_exception.send(sender=None, request=request)
+    report_fault(problem, error, request)
     return problem_response(request, problem)
+
+
+def report_fault(problem: ApiProblem, error: Exception, request: HttpRequest) -> None:
+    """Log an error that is a fault of the platform; no other says anything about it."""
+    if problem.code != "internal_error":
+        return
+    log.error("request failed", path=request.path, exc_info=error)
+    got_request_exception.send(sender=None, request=request)
 
 
 def problem_response(request: HttpRequest, problem: ApiProblem) -> HttpResponse:

@@ -15,7 +15,7 @@ from surfaces.api.auth import ApiKeyAuthentication, HasApiKey, check_scope, scop
 from surfaces.api.bodies import parse_page, parse_query, parse_request, read_json
 from surfaces.api.calls import Call
 from surfaces.api.contract import SurfaceRequest
-from surfaces.api.problems import to_problem
+from surfaces.api.problems import report_fault, to_problem
 from surfaces.api.rendering import to_json
 from surfaces.api.request_id import REQUEST_ID_HEADER, request_id_of
 from surfaces.contracts import RecommendRequest, RecommendResponse
@@ -101,6 +101,7 @@ class _PageAnswers:
 
     def __init__(self, request_id: str, request: Request) -> None:
         self._request_id = request_id
+        self._request = request._request
         self._scope = scope_of(request)
 
     def __call__(self, entry: Any) -> RecommendResponse | dict[str, Any]:
@@ -113,6 +114,7 @@ class _PageAnswers:
             return _ask(plan, question, call)
         except Exception as error:  # noqa: BLE001  one surface's failure is not the page's
             problem = to_problem(error)
+            report_fault(problem, error, self._request)
             call.failed(problem)
             return problem.body(self._request_id)
         finally:

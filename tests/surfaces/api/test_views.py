@@ -308,7 +308,9 @@ def test_a_fault_of_the_platform_is_a_problem_and_logged(
     assert problem["request_id"] == "broken-1"
     assert "islice" not in response.content.decode()
     assert any("request failed" in record.getMessage() for record in caplog.records)
+    caplog.clear()
     [entry, _] = orjson.loads(
         api.page({"requests": [{"surface": "shelf"}, {"surface": "strict"}]}).content
     )["responses"]
     assert entry["code"] == "internal_error"
+    assert any("request failed" in record.getMessage() for record in caplog.records)
