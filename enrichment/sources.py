@@ -22,11 +22,6 @@ def key_names(source: SourceSpec) -> tuple[str, ...]:
     )
 
 
-def missing_values(source: SourceSpec, values: Mapping[str, str]) -> tuple[str, ...]:
-    """Return the values the source needs and the request lacks; an empty text counts as lacking."""
-    return tuple(name for name in key_names(source) if not values.get(name))
-
-
 def item_key(source: SourceSpec, values: Mapping[str, str]) -> dict[str, str]:
     """Return the key of the request's item: its partition key, and its sort key where there is one."""
     key = {source.partition_key: fill_template(source.key_template, values)}

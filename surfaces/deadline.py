@@ -17,10 +17,6 @@ class Deadline:
         return max(0.0, self._ends - perf_counter())
 
     @property
-    def expired(self) -> bool:
-        return perf_counter() >= self._ends
-
-    @property
     def elapsed_ms(self) -> float:
         return (perf_counter() - self._started) * 1000
 

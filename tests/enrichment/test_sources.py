@@ -79,7 +79,6 @@ def test_a_key_of_two_parts_finds_its_item(namespace: str):
 
         assert sources.fetch(spec, {"user_id": "u1", "region": "eu"}) == {"views": {"b": 1.0}}
         assert sources.key_names(spec) == ("user_id", "region")
-        assert sources.missing_values(spec, {"user_id": "u1", "region": ""}) == ("region",)
     finally:
         dynamodb.delete_table(table)
 
