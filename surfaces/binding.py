@@ -8,14 +8,13 @@ text counts as missing.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from enrichment.keys import REQUEST_NAMES
 from indexes.errors import FilterError
 from indexes.filters import Clause, Nothing, compile_filter, parse_caller_filter, parse_values
 from surfaces.contracts import RecommendRequest
 from surfaces.document import WhenMissing
 from surfaces.errors import BadRequest, FieldError
 from surfaces.plan import Plan, PlannedSource
-
-REQUEST_NAMES = ("user_id", "session_id")
 
 
 @dataclass(frozen=True, slots=True)

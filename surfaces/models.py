@@ -13,19 +13,16 @@ from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
 from enrichment.models import EnrichmentSource
-from indexes.models import IndexDefinition, slug_validator
+from indexes.models import IndexDefinition, between, slug_validator
 from surfaces.document import (
     MAX_WEIGHT,
     FallbackMode,
     Operator,
     TermKind,
+    TermSpec,
     ValueFrom,
     WhenMissing,
 )
-
-
-def between(low: int, high: int) -> list[MinValueValidator | MaxValueValidator]:
-    return [MinValueValidator(low), MaxValueValidator(high)]
 
 
 class Reranker(models.Model):
@@ -77,6 +74,12 @@ class RerankTerm(models.Model):
 
     def __str__(self) -> str:
         return " ".join(filter(None, (self.kind, self.signal, self.field)))
+
+    def to_spec(self) -> TermSpec:
+        """Return the frozen value that is published with a surface."""
+        return TermSpec(
+            kind=TermKind(self.kind), weight=self.weight, name=self.signal, field=self.field
+        )
 
 
 class Surface(models.Model):

@@ -18,8 +18,6 @@ from surfaces.document import (
     PublishedSurface,
     RerankSpec,
     SurfaceDocument,
-    TermKind,
-    TermSpec,
     ValueFrom,
     WhenMissing,
 )
@@ -245,12 +243,7 @@ def _reranker(reranker: Reranker | None) -> RerankSpec:
         return RerankSpec()
     return RerankSpec(
         kind=reranker.kind,
-        terms=tuple(
-            TermSpec(
-                kind=TermKind(term.kind), weight=term.weight, name=term.signal, field=term.field
-            )
-            for term in reranker.terms.all()
-        ),
+        terms=tuple(term.to_spec() for term in reranker.terms.all()),
     )
 
 

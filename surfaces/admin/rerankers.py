@@ -12,7 +12,6 @@ from unfold.decorators import display
 
 from surfaces.admin import wording
 from surfaces.admin.forms import term_form
-from surfaces.document import TermKind, TermSpec
 from surfaces.models import Reranker, RerankTerm
 
 
@@ -54,7 +53,7 @@ class RerankerAdmin(ModelAdmin):
     def formula(self, obj: Reranker) -> str:
         if obj.kind == Reranker.Kind.NONE:
             return "similarity"
-        return " + ".join(wording.term(_spec(term)) for term in obj.terms.all())
+        return " + ".join(wording.term(term.to_spec()) for term in obj.terms.all())
 
     @display(description="Used by")
     def used_by(self, obj: Reranker) -> str:
@@ -69,9 +68,3 @@ class RerankerAdmin(ModelAdmin):
         slugs = list(reranker.surfaces.values_list("slug", flat=True))
         if slugs:
             messages.info(request, f"Not served before it is published: {', '.join(slugs)}.")
-
-
-def _spec(term: RerankTerm) -> TermSpec:
-    return TermSpec(
-        kind=TermKind(term.kind), weight=term.weight, name=term.signal, field=term.field
-    )

@@ -10,9 +10,9 @@ from django.http import QueryDict
 from pydantic import ValidationError
 
 from enrichment.errors import EnrichmentError
+from enrichment.keys import REQUEST_NAMES
 from enrichment.sources import key_names
 from indexes.schema import FieldType, IndexSpec
-from surfaces.binding import REQUEST_NAMES
 from surfaces.contracts import RecommendRequest
 from surfaces.document import SurfaceDocument, ValueFrom
 from surfaces.errors import FieldError
