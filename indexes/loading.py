@@ -16,13 +16,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import orjson
 from django.db import transaction
 
 from indexes import catalog, valkey
 from indexes.embedding import embed_passages
 from indexes.errors import BuildError, EmbeddingRejected, RowError, SearchIndexMissing
-from indexes.formats.rows import SourceRow, shown
+from indexes.formats.rows import SourceRow, as_json, shown
 from indexes.items import CatalogItem, ItemMaker, encode_vector
 from indexes.lease import Lease
 from indexes.models import IndexBuild, RejectedRow
@@ -129,8 +128,7 @@ def _read(spec: IndexSpec, rows: Iterable[SourceRow]) -> _Shard:
                 raise _duplicate(item, first)
             shard.items.append((number, item))
         except RowError as error:
-            kept = content or _content(values)
-            shard.reject(number, error, kept)
+            shard.reject(number, error, content or as_json(values))
     return shard
 
 
@@ -194,7 +192,3 @@ def _commit(lease: Lease, shard: _Shard, cursor: int, written: int) -> None:
 
 def _duplicate(item: CatalogItem, first: int) -> RowError:
     return RowError("duplicate_id", f'The id "{item.id}" is that of row {first}, which is kept.')
-
-
-def _content(values: Any) -> str:
-    return shown(orjson.dumps(values, default=str, option=orjson.OPT_NON_STR_KEYS))

@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 
-import orjson
-
 from indexes.catalog import read_rows
 from indexes.errors import CatalogError, RowError
-from indexes.formats.rows import SourceRow, shown
+from indexes.formats.rows import SourceRow, as_json
 from indexes.items import ItemMaker
 from indexes.schema import CatalogSpec, FieldSpec
 from indexes.values import decode
@@ -133,5 +131,5 @@ def _shown(value: Any) -> str:
 
 
 def _short(value: Any) -> str:
-    text = value if isinstance(value, str) else shown(orjson.dumps(value, default=str))
+    text = value if isinstance(value, str) else as_json(value)
     return text if len(text) <= 160 else f"{text[:159]}…"

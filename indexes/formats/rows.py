@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, NamedTuple
 
 from indexes.errors import CatalogError, RowError
@@ -24,6 +25,14 @@ def shown(raw: bytes | str) -> str:
     if isinstance(raw, str):
         raw = raw[:MAX_CONTENT].encode(errors="surrogateescape")
     return raw[:MAX_CONTENT].decode(errors="replace").replace("\0", "\ufffd")
+
+
+def as_json(value: Any) -> str:
+    """Return the beginning of a row's value as JSON, whatever it holds.
+
+    Not by orjson, which refuses the integers beyond 64 bits that Parquet's decimals become.
+    """
+    return shown(json.dumps(value, default=str, ensure_ascii=False, separators=(",", ":")))
 
 
 def refuse_utf16(beginning: bytes) -> None:
