@@ -153,7 +153,9 @@ def report_fault(problem: ApiProblem, error: Exception, request: HttpRequest) ->
     """Log an error that is a fault of the platform; no other says anything about it."""
     if problem.code != "internal_error":
         return
-    log.error("request failed", path=request.path, exc_info=error)
+    log.error(
+        "request failed", request_id=request_id_of(request), path=request.path, exc_info=error
+    )
     got_request_exception.send(sender=None, request=request)
 
 

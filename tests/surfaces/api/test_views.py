@@ -307,7 +307,8 @@ def test_a_fault_of_the_platform_is_a_problem_and_logged(
     problem = assert_problem(response, 500, "internal_error")
     assert problem["request_id"] == "broken-1"
     assert "islice" not in response.content.decode()
-    assert any("request failed" in record.getMessage() for record in caplog.records)
+    [record] = [r for r in caplog.records if "request failed" in r.getMessage()]
+    assert "broken-1" in record.getMessage()
     caplog.clear()
     [entry, _] = orjson.loads(
         api.page({"requests": [{"surface": "shelf"}, {"surface": "strict"}]}).content
