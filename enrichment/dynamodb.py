@@ -178,7 +178,8 @@ def _region(region: str) -> str:
     return region or settings.AWS_REGION
 
 
-@lru_cache(maxsize=32)
+# More than there are pairs of a region and a time limit: making one takes longer than a request has.
+@lru_cache(maxsize=256)
 def _reader(region: str, timeout_ms: int) -> "DynamoDBClient":
     timeout_s = timeout_ms / 1000
     return _client(
