@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from django.test import override_settings
 from valkey import Valkey as Client
 
+from recplatform.devstack.ports import free_port
 from recplatform.devstack.process import Children
 from recplatform.devstack.valkey_server import Valkey
 
@@ -56,9 +57,18 @@ class PrivateServer:
             yield own
 
 
+def cluster_node(folder: Path, *, search: bool) -> PrivateServer:
+    """A server that can be put together to a cluster."""
+    # Its own default for the second port lies where outgoing connections take theirs.
+    config = ("cluster-enabled yes", "cluster-node-timeout 2000", f"cluster-port {free_port()}")
+    return PrivateServer(folder, *config, search=search)
+
+
 def form_cluster(servers: Sequence[PrivateServer]) -> str:
     """Share all slots among the servers and return the address of the first."""
     password = urlsplit(servers[0].url).password or ""
+    with servers[0].connect() as first:
+        bus_port = first.config_get("cluster-port")["cluster-port"]
     share = -(-16384 // len(servers))
     for number, server in enumerate(servers):
         with server.connect() as own:
@@ -66,7 +76,7 @@ def form_cluster(servers: Sequence[PrivateServer]) -> str:
                 "CLUSTER", "ADDSLOTSRANGE", number * share, min((number + 1) * share, 16384) - 1
             )
             own.execute_command("CLUSTER", "SET-CONFIG-EPOCH", number + 1)
-            own.execute_command("CLUSTER", "MEET", "127.0.0.1", servers[0].port)
+            own.execute_command("CLUSTER", "MEET", "127.0.0.1", servers[0].port, bus_port)
             own.config_set("requirepass", password)
     address = f"valkey://:{password}@127.0.0.1:{{}}/0"
     for server in servers:

@@ -33,7 +33,7 @@ from indexes.schema import LiveIndex
 from indexes.valkey import VersionedDocument
 from indexes.valkey_client import time_limit, translated
 from tests.indexes.conftest import direction, item_hash, spec_of
-from tests.indexes.servers import PrivateServer, form_cluster
+from tests.indexes.servers import PrivateServer, cluster_node, form_cluster
 
 SPEC = spec_of()
 
@@ -398,10 +398,8 @@ class TestCluster:
     @classmethod
     def addresses(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str]]:
         """Two clusters: one of two nodes, and one of a single node, on which RediSearch can search."""
-        config = ("cluster-enabled yes", "cluster-node-timeout 2000")
         servers = [
-            PrivateServer(tmp_path_factory.mktemp(f"node{n}"), *config, search=n == 2)
-            for n in range(3)
+            cluster_node(tmp_path_factory.mktemp(f"node{n}"), search=n == 2) for n in range(3)
         ]
         yield form_cluster(servers[:2]), form_cluster(servers[2:])
         for server in servers:
