@@ -65,7 +65,6 @@ class Outage:
     def begin(self) -> None:
         # No service ever listens on port 1.
         self._settings.VALKEY_URL = "valkey://127.0.0.1:1/0"
-        self._settings.VALKEY_CLUSTER = False
 
     def end(self) -> None:
         self._settings.VALKEY_URL = self._url
