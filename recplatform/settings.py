@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import environ
+from django.core.exceptions import ImproperlyConfigured
 from django.templatetags.static import static
 from django.urls import reverse_lazy
 
@@ -15,9 +16,21 @@ env = environ.Env()
 
 # --- Core -----------------------------------------------------------------
 DEBUG: bool = env.bool("DEBUG", default=False)
-SECRET_KEY: str = env.str("SECRET_KEY", default="insecure-development-key-change-me-in-production")
+# Shown in the admin's corner, so that nobody publishes to the wrong installation.
+ENVIRONMENT: str = env.str("ENVIRONMENT", default="development")
+INSECURE_KEY = "insecure-development-key-change-me-in-production"
+SECRET_KEY: str = env.str("SECRET_KEY", default=INSECURE_KEY)
+if SECRET_KEY == INSECURE_KEY and ENVIRONMENT != "development":
+    raise ImproperlyConfigured(
+        f'SECRET_KEY must be set where ENVIRONMENT is "{ENVIRONMENT}": sessions are signed with it. '
+        "Make one with: python -c 'import secrets; print(secrets.token_urlsafe(50))'"
+    )
 ALLOWED_HOSTS: list[str] = env.list("ALLOWED_HOSTS", default=["localhost", "127.0.0.1", "[::1]"])
 CSRF_TRUSTED_ORIGINS: list[str] = env.list("CSRF_TRUSTED_ORIGINS", default=[])
+# Behind a proxy that speaks HTTPS, says so in X-Forwarded-Proto and lets no caller say it.
+HTTPS: bool = env.bool("HTTPS", default=False)
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = HTTPS
+SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https") if HTTPS else None
 ROOT_URLCONF = "recplatform.urls"
 WSGI_APPLICATION = "recplatform.wsgi.application"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
@@ -73,9 +86,9 @@ LANGUAGE_CODE = "en-us"
 TIME_ZONE = "UTC"
 USE_TZ = True
 STATIC_URL = "static/"
-STATIC_ROOT = BASE_DIR / "staticfiles"
 # Served straight from the apps' folders, so that no collectstatic step stands
-# between a clone and a working admin.
+# between a clone and a working admin. A folder is named only to collect into it.
+STATIC_ROOT: str | None = env.str("STATIC_ROOT", default=None)
 WHITENOISE_USE_FINDERS = True
 LOGIN_URL = "admin:login"
 # The sign-in form of the admin, opened by itself, has no page to go on to.
@@ -159,10 +172,6 @@ LOG_LEVEL: str = env.str("LOG_LEVEL", default="INFO").upper()
 LOGGING = logs.configure(debug=DEBUG, level=LOG_LEVEL)
 
 # --- Admin ----------------------------------------------------------------
-# Shown in the admin's corner, so that nobody publishes to the wrong installation.
-ENVIRONMENT: str = env.str("ENVIRONMENT", default="development")
-
-
 def _page(title: str, icon: str, page: str, permission: str = "") -> dict[str, Any]:
     """Return an entry of the admin's sidebar, for whoever has the permission."""
     return {
