@@ -7,6 +7,7 @@ SurfacesError
 ├── ServiceUnavailable    the pipeline failed and the surface's policy is to fail fast
 ├── PlanInvalid           a published document does not fit the live index
 ├── CannotPublish         a draft with problems: every problem is listed, each on its form field
+│   └── DraftChanged      it, or its live index, is no longer what was looked at
 └── SnapshotUnavailable   neither Valkey nor the database can say what is published
 """
 
@@ -97,6 +98,20 @@ class CannotPublish(SurfacesError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("; ".join(f"{field}: {message}" for field, message in problems))
         self.problems = tuple(problems)
+
+
+class DraftChanged(CannotPublish):
+    """The draft or its live index changed since it was looked at: look again, then publish."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            [
+                Problem(
+                    "__all__",
+                    "The draft or its index was changed after this page was opened. Look again.",
+                )
+            ]
+        )
 
 
 class SnapshotUnavailable(SurfacesError):

@@ -1,11 +1,12 @@
 """From draft to revision: every reason not to publish, and the publish itself."""
 
+import hashlib
 from dataclasses import dataclass
 
 import structlog
 from django.contrib.auth.models import AbstractBaseUser
 from django.db import transaction
-from django.db.models import Max
+from django.db.models import Max, QuerySet
 
 from indexes.errors import SearchError
 from indexes.schema import LiveIndex
@@ -21,14 +22,16 @@ from surfaces.document import (
     ValueFrom,
     WhenMissing,
 )
-from surfaces.errors import CannotPublish, PlanInvalid, Problem
+from surfaces.errors import CannotPublish, DraftChanged, PlanInvalid, Problem
 from surfaces.models import Reranker, Surface, SurfaceFilter, SurfaceRevision
 from surfaces.plan import compile_plan
 
 __all__ = [
     "CannotPublish",
+    "DraftChanged",
     "Problem",
     "check",
+    "draft_digest",
     "draft_document",
     "has_unpublished_changes",
     "problems",
@@ -69,6 +72,14 @@ def draft_document(surface: Surface) -> SurfaceDocument:
     )
 
 
+def draft_digest(surface: Surface) -> str:
+    """Return what tells one draft from another; "none" where it cannot be written as a document."""
+    try:
+        return _digest(draft_document(surface))
+    except CannotPublish:
+        return "none"
+
+
 def problems(document: SurfaceDocument, index: LiveIndex | None) -> list[Problem]:
     """Return every reason not to publish that the document and the live index show."""
     found = _bounds(document)
@@ -107,36 +118,48 @@ def has_unpublished_changes(surface: Surface) -> bool:
 
 
 def publish(
-    surface: Surface, *, user: AbstractBaseUser | None = None, note: str = ""
+    surface: Surface,
+    *,
+    user: AbstractBaseUser | None = None,
+    note: str = "",
+    expected: str = "",
 ) -> SurfaceRevision:
     """Make the draft the live revision and push it; raise CannotPublish with every problem.
 
-    Served within a second by every web process. While Valkey is down the publish
-    stands and is pushed later: ``snapshot.is_pushed()`` tells.
+    ``expected`` is the ``draft_digest`` of what was looked at: any other draft raises
+    DraftChanged. Served within a second by every web process. While Valkey is down the
+    publish stands and is pushed later: ``snapshot.is_pushed()`` tells.
     """
+    # Valkey is asked here, so that no save and no push waits for it behind the row's lock.
+    checked = _checked(_drafts().get(pk=surface.pk))
+    if checked.document is None:
+        raise CannotPublish(checked.problems)
+    if expected not in ("", _digest(checked.document)):
+        raise DraftChanged
+    if checked.problems:
+        raise CannotPublish(checked.problems)
     with transaction.atomic():
-        locked = (
-            Surface.objects.select_for_update(of=("self",))
-            .select_related("index__live_build", "reranker", "live_revision")
-            .get(pk=surface.pk)
-        )
-        checked = _checked(locked)
-        if checked.problems or checked.document is None:
-            raise CannotPublish(checked.problems)
+        locked = _drafts().select_for_update(of=("self",)).get(pk=surface.pk)
+        document, index, found = _judged(locked)
+        if (document, index) != (checked.document, checked.index):
+            raise DraftChanged
+        # Another publish of the same draft may have come first.
+        if document is None or found:
+            raise CannotPublish(found)
         last = locked.revisions.aggregate(last=Max("number"))["last"] or 0
         revision = SurfaceRevision.objects.create(
             surface=locked,
             number=last + 1,
-            document=checked.document.model_dump(mode="json"),
+            document=document.model_dump(mode="json"),
             note=note,
             published_by_id=user.pk if user is not None else None,
         )
         Surface.objects.filter(pk=locked.pk).update(live_revision=revision)
-        if checked.items and checked.index is not None:
-            default_lists.store(locked, checked.items, checked.index)
+        if checked.items and index is not None:
+            default_lists.store(locked, checked.items, index)
         snapshot.changed()
     surface.live_revision = revision
-    log.info("surface published", surface=checked.document.slug, revision=revision.number)
+    log.info("surface published", surface=document.slug, revision=revision.number)
     return revision
 
 
@@ -145,17 +168,42 @@ class _Checked:
     """A draft with its problems; ``items`` is its default list, empty where it could not be had."""
 
     document: SurfaceDocument | None
+    index: LiveIndex | None
     problems: list[Problem]
-    index: LiveIndex | None = None
     items: tuple[DefaultItem, ...] = ()
 
 
+def _drafts() -> QuerySet[Surface]:
+    return Surface.objects.select_related("index__live_build", "reranker", "live_revision")
+
+
 def _checked(surface: Surface) -> _Checked:
+    document, index, found = _judged(surface)
+    if (
+        found
+        or document is None
+        or index is None
+        or document.fallback is not FallbackMode.DEFAULT_LIST
+    ):
+        return _Checked(document, index, found)
+    try:
+        items = default_lists.resolve(document, index)
+    except SearchError as error:
+        # The list of the revision before stays until the periodic refresh.
+        log.warning("default list waits for valkey", surface=document.slug, reason=error.reason)
+        return _Checked(document, index, found)
+    if not items:
+        found.append(Problem("fallback_item_ids", _why_empty(document)))
+    return _Checked(document, index, found, tuple(items))
+
+
+def _judged(surface: Surface) -> tuple[SurfaceDocument | None, LiveIndex | None, list[Problem]]:
+    """Return the draft, its index, and every problem that shows without asking Valkey."""
+    index = snapshot.live_index(surface.index)
     try:
         document = draft_document(surface)
     except CannotPublish as error:
-        return _Checked(None, list(error.problems))
-    index = snapshot.live_index(surface.index)
+        return None, index, list(error.problems)
     found = [*_address_taken(surface, document), *problems(document, index)]
     if _same_as_live(surface, document):
         found.append(
@@ -163,17 +211,11 @@ def _checked(surface: Surface) -> _Checked:
                 WHOLE_DRAFT, "Nothing has changed since the live revision: save a change first."
             )
         )
-    if found or index is None or document.fallback is not FallbackMode.DEFAULT_LIST:
-        return _Checked(document, found, index)
-    try:
-        items = default_lists.resolve(document, index)
-    except SearchError as error:
-        # The list of the revision before stays until the periodic refresh.
-        log.warning("default list waits for valkey", surface=document.slug, reason=error.reason)
-        return _Checked(document, found, index)
-    if not items:
-        found.append(Problem("fallback_item_ids", _why_empty(document)))
-    return _Checked(document, found, index, tuple(items))
+    return document, index, found
+
+
+def _digest(document: SurfaceDocument) -> str:
+    return hashlib.sha256(document.model_dump_json().encode()).hexdigest()
 
 
 def _why_empty(document: SurfaceDocument) -> str:

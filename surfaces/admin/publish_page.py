@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 from django import forms
 from django.contrib import messages
 from django.contrib.admin.options import ModelAdmin
@@ -15,7 +13,7 @@ from unfold.widgets import UnfoldAdminTextInputWidget
 from surfaces import publishing, snapshot
 from surfaces.admin.problems import mendable
 from surfaces.admin.wording import Change, differences
-from surfaces.errors import CannotPublish, Problem
+from surfaces.errors import CannotPublish, DraftChanged, Problem
 from surfaces.models import Surface, SurfaceRevision
 from surfaces.publishing import WHOLE_DRAFT
 
@@ -37,23 +35,23 @@ def publish_page(
     model_admin: ModelAdmin[Surface], request: HttpRequest, surface: Surface
 ) -> HttpResponse:
     """Show the draft's differences and problems; publish it when it is the draft that was shown."""
-    digest = _digest(surface)
-    problems = publishing.check(surface)
-    form = PublishForm(request.POST or None, initial={"draft": digest})
+    form = PublishForm(request.POST or None, initial={"draft": publishing.draft_digest(surface)})
     if request.method == "POST" and form.is_valid():
-        if form.cleaned_data["draft"] != digest:
-            messages.warning(
-                request, "The draft was changed after this page was opened. Look again."
-            )
-            return HttpResponseRedirect(request.path)
         user = request.user if request.user.is_authenticated else None
         note = form.cleaned_data["note"].strip()
         try:
-            revision = publishing.publish(surface, user=user, note=note)
+            revision = publishing.publish(
+                surface, user=user, note=note, expected=form.cleaned_data["draft"]
+            )
+        except DraftChanged as error:
+            messages.warning(request, error.problems[0].message)
+            return HttpResponseRedirect(request.path)
         except CannotPublish as error:
             problems = list(error.problems)
         else:
             return _published(model_admin, request, surface, revision)
+    else:
+        problems = publishing.check(surface)
     return _render(model_admin, request, surface, problems, form)
 
 
@@ -107,12 +105,3 @@ def _changes(surface: Surface) -> list[Change]:
     except CannotPublish:
         return []
     return differences(snapshot.live_document(surface), draft)
-
-
-def _digest(surface: Surface) -> str:
-    """Return what tells one draft from another, so that only what was looked at goes live."""
-    try:
-        document = publishing.draft_document(surface)
-    except CannotPublish:
-        return "none"
-    return hashlib.sha256(document.model_dump_json().encode()).hexdigest()

@@ -1,15 +1,18 @@
+import socket
 import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from django.contrib.auth import get_user_model
-from django.db import connection
+from django.db import connection, transaction
 from django.db.models import ProtectedError, RestrictedError
 
 from enrichment.models import EnrichmentSource, Signal
 from indexes.models import IndexDefinition
 from surfaces import publishing, snapshot
 from surfaces.document import SurfaceDocument
-from surfaces.errors import CannotPublish
+from surfaces.errors import CannotPublish, DraftChanged
 from surfaces.models import DefaultList, Reranker, RerankTerm, Surface, SurfaceRevision
 from tests.surfaces.builders import document, live_index
 
@@ -116,8 +119,7 @@ def test_a_publish_raises_the_version_and_keeps_the_default_list(surface, defini
 
 
 @pytest.mark.django_db(transaction=True)
-def test_two_publishes_at_once_get_two_numbers(transactional_surface):
-    surface = transactional_surface
+def test_two_publishes_at_once_get_two_numbers(surface, serving):
     publishing.publish(surface)
     start = threading.Barrier(2, timeout=10)
     numbers: list[int] = []
@@ -143,22 +145,76 @@ def test_two_publishes_at_once_get_two_numbers(transactional_surface):
     assert sorted(number for number in numbers if number) == published[1:]
 
 
-@pytest.fixture
-def transactional_surface(transactional_db, built_index, endpoint_spec, serving):
-    from tests.fixtures_indexes import insert_definition
+def wait_for(condition):
+    until = time.monotonic() + 10
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.01)
 
-    definition = insert_definition(endpoint_spec, built_index.catalog)
-    definition.live_build = definition.builds.create(
-        number=1,
-        status="live",
-        spec=built_index.live.spec.model_dump(mode="json"),
-        index_name=built_index.live.index_name,
-        key_prefix=built_index.live.key_prefix,
-    )
-    definition.save()
-    return Surface.objects.create(
-        slug="shelf", name="Shelf", index=definition, browse_field="rating"
-    )
+
+def somebody_waits_for_this_transaction():
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_locks"
+            " WHERE NOT granted AND pg_backend_pid() = ANY(pg_blocking_pids(pid))"
+        )
+        return cursor.fetchone()[0] > 0
+
+
+@pytest.fixture
+def in_thread():
+    """A factory of running threads, each ending with what its call returned or raised."""
+    with ThreadPoolExecutor() as pool:
+
+        def run(call):
+            def closing():
+                try:
+                    return call()
+                finally:
+                    connection.close()
+
+            return pool.submit(closing)
+
+        yield run
+
+
+def test_only_the_draft_that_was_looked_at_is_published(surface):
+    seen = publishing.draft_digest(surface)
+    Surface.objects.update(limit=5)
+    with pytest.raises(DraftChanged) as caught:
+        publishing.publish(surface, expected=seen)
+    assert "Look again" in caught.value.problems[0].message
+    now = publishing.draft_digest(Surface.objects.get())
+    assert publishing.publish(surface, expected=now).document["limit"] == 5
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("expecting", [True, False])
+def test_a_save_while_a_publish_waits_is_not_published_unseen(
+    surface, serving, in_thread, expecting
+):
+    seen = publishing.draft_digest(surface) if expecting else ""
+    with transaction.atomic():
+        Surface.objects.update(limit=5)
+        # It sees the draft as it is before this transaction, then waits for the row.
+        publish = in_thread(lambda: publishing.publish(surface, expected=seen))
+        wait_for(somebody_waits_for_this_transaction)
+    with pytest.raises(DraftChanged):
+        publish.result(10)
+    assert not SurfaceRevision.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_save_does_not_wait_while_valkey_is_asked(surface, serving, settings, in_thread):
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        silent.settimeout(10)
+        settings.VALKEY_URL = f"valkey://127.0.0.1:{silent.getsockname()[1]}/0"
+        publish = in_thread(lambda: publishing.publish(surface))
+        asked, _ = silent.accept()
+        with asked, transaction.atomic():
+            Surface.objects.select_for_update(nowait=True).get(pk=surface.pk)
+            assert not publish.done()
+    assert publish.result(20).number == 1
 
 
 def test_a_revision_cannot_be_changed(surface):
