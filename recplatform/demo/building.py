@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 from django.core.management.base import CommandError
 
-from indexes import builds
-from indexes.errors import BuildError
+from indexes import builds, valkey
+from indexes.errors import BuildError, SearchError, SearchIndexMissing
 from indexes.models import IndexBuild, IndexDefinition
 
 POLL = 0.3
@@ -14,6 +14,17 @@ POLL = 0.3
 PICK_UP_SECONDS = 60.0
 
 Say = Callable[[str], None]
+
+
+def is_searchable(build: IndexBuild) -> bool:
+    """Return whether the engine has the build's index: another Valkey, or an emptied one, has not."""
+    try:
+        valkey.index_info(build.index_name)
+    except SearchIndexMissing:
+        return False
+    except SearchError as error:
+        raise CommandError(f"The search engine cannot be asked: {error}") from error
+    return True
 
 
 def build_and_wait(

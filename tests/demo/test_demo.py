@@ -7,6 +7,7 @@ import pytest
 from django.core.management import CommandError, call_command
 
 from enrichment import dynamodb
+from indexes import valkey
 from indexes.models import IndexBuild
 from indexes.valkey import VersionedDocument
 from recplatform.demo import catalog, content, credentials, users
@@ -95,6 +96,15 @@ def test_the_demo_keeps_its_promises_and_can_be_loaded_again(
     assert IndexBuild.objects.count() == 1
     assert SurfaceRevision.objects.count() == 4
     assert Surface.objects.get(slug="home-row").limit == 5
+
+    # Another Valkey, or one that lost its data, gets the index again.
+    valkey.drop_index(IndexBuild.objects.get().index_name)
+    call_command("load_demo", credentials=kept)
+    moved = capsys.readouterr().out
+    assert "products-v1 is not in this Valkey" in moved
+    assert f"products-v2 is live: {len(SHELF)} items" in moved
+    call_command("demo_check", base_url=live_server.url, credentials=kept)
+    assert "✗" not in capsys.readouterr().out
 
     # A surface that somebody broke and published is found by the checks.
     dynamodb.put_items(users.USERS_TABLE, [{"pk": "USER#anna"}])

@@ -7,7 +7,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from enrichment.errors import EnrichmentError
 from recplatform.demo import content, credentials
-from recplatform.demo.building import build_and_wait
+from recplatform.demo.building import build_and_wait, is_searchable
 from surfaces import publishing
 from surfaces.errors import CannotPublish
 from surfaces.models import Surface
@@ -41,7 +41,10 @@ class Command(BaseCommand):
         index, written = content.ensure(reset=reset)
         live = index.live_build
         stale = reset and live is not None and live.to_live().spec != index.to_spec()
-        if rebuild or stale or live is None:
+        lost = live is not None and not is_searchable(live)
+        if lost:
+            self.stdout.write(f"{live} is not in this Valkey: it is built again")
+        if rebuild or stale or lost or live is None:
             build_and_wait(index, self.stdout.write)
         else:
             self.stdout.write(f"{live.label} is live already")
