@@ -219,6 +219,30 @@ def test_a_lost_source_is_named_with_its_page(look, surface):
     assert notes(look(query="tea")) == ""
 
 
+@pytest.mark.parametrize("may_see", [True, False])
+def test_stored_values_are_shown_to_those_who_may_try_the_source(
+    client, django_user_model, surface, dynamodb_table, may_see
+):
+    table = dynamodb_table([{"pk": "USER#u1", "likes": {"Kestrel-of-u1": 3}}])
+    source = EnrichmentSource.objects.create(
+        slug="prefs", table=table, key_template="USER#{user_id}", timeout_ms=3000
+    )
+    Signal.objects.create(source=source, name="likes")
+    surface.sources.add(source)
+    codenames = ["view_surface", "view_enrichmentsource"]
+    user = django_user_model.objects.create_user("mia", is_staff=True)
+    user.user_permissions.set(
+        Permission.objects.filter(codename__in=[*codenames, *["change_enrichmentsource"] * may_see])
+    )
+    client.force_login(user)
+    address = f"{reverse('preview-surface', args=['shelf'])}?query=tea&user_id=u1"
+    text = text_of(client.get(address))
+    assert "likes" in text
+    assert ("Kestrel-of-u1 3" in text) is may_see
+    assert ("Kestrel" in text) is may_see
+    assert ("Their values are hidden" in text) is not may_see
+
+
 def test_a_draft_that_cannot_run_lists_its_problems(look, surface, add_filter):
     publishing.publish(surface)
     add_filter("colour", "red")
