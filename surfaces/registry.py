@@ -29,6 +29,10 @@ from surfaces.plan import Plan, compile_plan
 log = structlog.get_logger(__name__)
 
 POLL_S = 0.25
+# What new plans may take to get ready before they serve, ready or not: a publish is
+# promised within a second, while a process that starts has no older plans to serve.
+PREPARE_S = 0.3
+FIRST_PREPARE_S = 2.0
 Model = TypeVar("Model", bound=BaseModel)
 
 
@@ -38,6 +42,12 @@ class Store(Protocol):
     def version(self) -> int | None: ...
 
     def read(self) -> tuple[int, bytes] | None: ...
+
+
+class Prepare(Protocol):
+    """Makes plans ready to serve, and returns after that time at the latest."""
+
+    def __call__(self, plans: Iterable[Plan], *, timeout_s: float) -> object: ...
 
 
 Loader = Callable[[], tuple[int, bytes]]
@@ -56,9 +66,8 @@ class State:
 class Registry:
     """Plans by slug and key scopes by digest. Doors are safe to call from any thread.
 
-    ``loader`` gives the snapshot when Valkey cannot, and ``prepare`` makes each new plan
-    ready before it serves: ``surfaces.listeners`` sets both, since this module knows no
-    model. ``on_checked`` is told the version each time it is current.
+    ``loader`` gives the snapshot when Valkey cannot, and ``prepare`` makes plans ready
+    before they serve: ``surfaces.listeners`` sets both, since this module knows no model. ``on_checked`` is told the version each time it is current.
     """
 
     def __init__(
@@ -70,7 +79,7 @@ class Registry:
         on_checked: Callable[[int], object] = lambda version: None,
     ) -> None:
         self.loader = loader
-        self.prepare: Callable[[Plan], object] = lambda plan: None
+        self.prepare: Prepare = lambda plans, *, timeout_s: None
         self._on_checked = on_checked
         self._store = store
         self._poll_s = poll_s
@@ -156,8 +165,7 @@ class Registry:
             self._unreadable = version
             return False
         self._log_problems(state)
-        for plan in state.plans.values():
-            self.prepare(plan)
+        self.prepare(state.plans.values(), timeout_s=PREPARE_S if self.loaded else FIRST_PREPARE_S)
         self._state = state
         log.info("plans loaded", version=version, surfaces=len(state.plans), keys=len(state.keys))
         return True

@@ -1,12 +1,16 @@
 """The real stages, and the threads they run in: the one place where the parts meet."""
 
 import os
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
+from threading import Thread
+from time import monotonic
 
 import structlog
 
 from enrichment import sources
 from enrichment.errors import EnrichmentError
+from enrichment.spec import SourceSpec
 from indexes import embedding, search
 from indexes.errors import IndexesError
 from indexes.schema import EndpointSpec
@@ -25,25 +29,49 @@ def stages() -> Stages:
     return _stages(os.getpid())
 
 
-def warm(plan: Plan) -> None:
-    """Open what the plan's first request would otherwise wait for. Again, it costs nothing."""
-    if plan.endpoint is not None:
-        _warm_endpoint(os.getpid(), plan.endpoint.model_dump_json())
-    for source in plan.sources:
-        try:
-            sources.warm(source.spec)
-        except EnrichmentError as error:
-            log.warning("source not warm", source=source.spec.slug, reason=error.reason)
+def warm(plans: Iterable[Plan], *, timeout_s: float) -> None:
+    """Open, side by side, what the plans' first requests would otherwise wait for.
+
+    Waits at most so long: what takes longer goes on behind. Again, it costs nothing.
+    """
+    pid = os.getpid()
+    until = monotonic() + timeout_s
+    opening = [_opening(pid, opener, spec) for opener, spec in dict.fromkeys(_needs(plans))]
+    for thread in opening:
+        thread.join(max(0.0, until - monotonic()))
 
 
-@lru_cache(maxsize=256)
-def _warm_endpoint(pid: int, spec: str) -> None:
+def _needs(plans: Iterable[Plan]) -> Iterator[tuple[Callable[[str], None], str]]:
+    for plan in plans:
+        if plan.endpoint is not None:
+            yield _open_endpoint, plan.endpoint.model_dump_json()
+        for source in plan.sources:
+            yield _open_source, source.spec.model_dump_json()
+
+
+@lru_cache(maxsize=1024)
+def _opening(pid: int, opener: Callable[[str], None], spec: str) -> Thread:
+    # Once for all plans that share it. A daemon: a process may end while an endpoint hangs.
+    thread = Thread(target=opener, args=(spec,), name="warm", daemon=True)
+    thread.start()
+    return thread
+
+
+def _open_endpoint(spec: str) -> None:
     # One real call: what takes long is the first handshake, not the client.
     endpoint = EndpointSpec.model_validate_json(spec)
     try:
         embedding.embed_query(endpoint, "warm")
     except IndexesError as error:
         log.warning("endpoint not warm", endpoint=endpoint.slug, reason=error.reason)
+
+
+def _open_source(spec: str) -> None:
+    source = SourceSpec.model_validate_json(spec)
+    try:
+        sources.warm(source)
+    except EnrichmentError as error:
+        log.warning("source not warm", source=source.slug, reason=error.reason)
 
 
 @lru_cache(maxsize=1)

@@ -32,6 +32,9 @@ from surfaces.preview.question import DRAFT, LIVE, QuestionForm
 from surfaces.preview.result import cards, signals, waterfall
 from surfaces.wiring import stages, warm
 
+# What a page may wait for a draft's endpoint and sources before it asks them.
+WARM_S = 2.0
+
 may_look = permission_required("surfaces.view_surface", raise_exception=True)
 
 
@@ -148,7 +151,7 @@ class Page:
 def _run(version: Version, question: RecommendRequest) -> RecommendResponse:
     plan = version.plan()
     # A draft may name an endpoint or source that this process has not met yet.
-    warm(plan)
+    warm([plan], timeout_s=WARM_S)
     return recommend(plan, question, stages(), request_id=f"preview-{secrets.token_hex(6)}")
 
 

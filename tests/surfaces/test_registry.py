@@ -1,6 +1,7 @@
 import os
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any
 
 import orjson
@@ -11,7 +12,8 @@ from indexes.errors import SearchTimeout, SearchUnavailable
 from indexes.valkey import VersionedDocument
 from surfaces.document import DefaultItem, KeyScope, PublishedSurface, Snapshot
 from surfaces.errors import SnapshotUnavailable
-from surfaces.registry import Registry
+from surfaces.plan import Plan
+from surfaces.registry import POLL_S, Registry
 from tests.surfaces.builders import document, live_index, static
 
 
@@ -264,12 +266,25 @@ def test_before_anything_is_loaded_it_says_so_and_goes_on_trying(started):
 
 
 @pytest.mark.unit
-def test_prepares_a_plan_before_it_serves():
-    registry = Registry(FakeStore(snapshot(1, published())))
-    seen: list[tuple[str, int]] = []
-    registry.prepare = lambda plan: seen.append((plan.slug, registry.version))
+def test_prepares_plans_before_they_serve_and_longer_before_the_first():
+    store = FakeStore(snapshot(1, published()))
+    registry = Registry(store)
+    seen: list[tuple[list[str], int]] = []
+    allowed: list[float] = []
+
+    def prepare(plans: Iterable[Plan], *, timeout_s: float) -> None:
+        seen.append(([plan.slug for plan in plans], registry.version))
+        allowed.append(timeout_s)
+
+    registry.prepare = prepare
     registry.refresh()
-    assert seen == [("shelf", -1)]
+    store.put(snapshot(2, published(), published("row")))
+    registry.refresh()
+    assert seen == [(["shelf"], -1), (["shelf", "row"], 1)]
+    first, later = allowed
+    # With the wait for the next look, a publish is served within a second.
+    assert later + POLL_S < 0.75
+    assert later < first
 
 
 @pytest.mark.unit

@@ -1,5 +1,6 @@
 """Requests through everything that is real: index, endpoint, DynamoDB, registry."""
 
+import socket
 import subprocess
 import sys
 import time
@@ -8,7 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from enrichment.models import EnrichmentSource, Signal
-from surfaces import publishing, snapshot, wiring
+from indexes.schema import EndpointSpec
+from surfaces import keys, publishing, snapshot, wiring
 from surfaces.contracts import RecommendRequest
 from surfaces.models import Reranker, RerankTerm, Surface
 from surfaces.pipeline import recommend
@@ -160,31 +162,76 @@ def test_an_endpoint_that_does_not_exist_gives_the_default_list(surface, serving
     assert response.items
 
 
-def test_a_publish_is_served_within_a_second(surface, serving):
-    publishing.publish(surface)
-    snapshot.push()
-    serving.start()
-    surface.limit = 3
-    surface.save()
+def within_a_second(condition):
     started = time.monotonic()
-    publishing.publish(surface)
-    snapshot.push()
-    while serving.plan("shelf").revision != 2:
+    while not condition():
         assert time.monotonic() - started < 1
         time.sleep(0.01)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_publish_is_served_within_a_second(surface, serving):
+    publishing.publish(surface)
+    serving.start()
+    assert serving.plan("shelf").revision == 1
+    surface.limit = 3
+    surface.save()
+    publishing.publish(surface)
+    within_a_second(lambda: serving.plan("shelf").revision == 2)
     assert serving.plan("shelf").document.limit == 3
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_key_works_within_a_second_and_no_longer_once_revoked(surface, serving):
+    publishing.publish(surface)
+    serving.start()
+    key, plaintext = keys.issue("shop")
+    within_a_second(lambda: serving.scope(keys.digest(plaintext)) is not None)
+    keys.revoke(key)
+    within_a_second(lambda: serving.scope(keys.digest(plaintext)) is None)
+    assert serving.plan("shelf") is not None
 
 
 def test_warming_makes_the_first_call_and_survives_its_failure(endpoint_spec):
     gone = endpoint_spec.model_copy(update={"endpoint_name": "no-such-endpoint"})
     with capture_logs() as logs:
-        wiring.warm(plan(index=live_index(endpoint=endpoint_spec)))
+        wiring.warm([plan(index=live_index(endpoint=endpoint_spec))], timeout_s=30)
         assert logs == []
-        wiring.warm(plan(index=live_index(endpoint=gone), sources=(source(),)))
-        wiring.warm(plan(index=live_index(endpoint=gone)))
+        wiring.warm([plan(index=live_index(endpoint=gone), sources=(source(),))], timeout_s=30)
+        wiring.warm([plan(index=live_index(endpoint=gone))], timeout_s=30)
     assert [(entry["event"], entry["reason"]) for entry in logs] == [
         ("endpoint not warm", "rejected")
     ]
+
+
+def test_endpoints_that_hang_are_warmed_side_by_side_and_hold_nothing_up(monkeypatch):
+    with socket.create_server(("127.0.0.1", 0)) as hanging:
+        hanging.settimeout(10)
+        address = f"http://127.0.0.1:{hanging.getsockname()[1]}"
+        monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", address)
+        # Clients are kept by region: these get theirs from this test.
+        plans = [
+            plan(
+                deadline_ms=20_000,
+                index=live_index(
+                    endpoint=EndpointSpec(
+                        slug=slug,
+                        endpoint_name=slug,
+                        region="hanging-1",
+                        dimension=3,
+                        timeout_ms=20_000,
+                    )
+                ),
+            )
+            for slug in ("one", "two")
+        ]
+        started = time.monotonic()
+        wiring.warm(plans, timeout_s=0.1)
+        assert time.monotonic() - started < 5
+        # One after the other, the second would call in twenty seconds.
+        for _ in plans:
+            connection, _ = hanging.accept()
+            connection.close()
 
 
 def test_threads_belong_to_the_process():
