@@ -67,7 +67,8 @@ class Registry:
     """Plans by slug and key scopes by digest. Doors are safe to call from any thread.
 
     ``loader`` gives the snapshot when Valkey cannot, and ``prepare`` makes plans ready
-    before they serve: ``surfaces.listeners`` sets both, since this module knows no model. ``on_checked`` is told the version each time it is current.
+    before they serve: ``surfaces.listeners`` sets both, since this module knows no
+    model. ``on_checked`` is told the version each time it is current.
     """
 
     def __init__(
@@ -198,10 +199,20 @@ class Registry:
         return self._thread is not None and self._thread.is_alive()
 
     def _watch(self) -> None:
+        fault = ""
         while not self._stopped.wait(self._poll_s):
-            self.refresh()
-            if self.loaded:
-                metrics.plans_checked(self.version, self.age)
+            try:
+                self.refresh()
+                if self.loaded:
+                    metrics.plans_checked(self.version, self.age)
+            except Exception as error:
+                # Whatever it is: were the watch to end, this process would stay stale.
+                # Told apart by its type, as a message may differ each time.
+                if fault != type(error).__name__:
+                    fault = type(error).__name__
+                    log.error("plans not renewed", reason="error", exc_info=error)
+            else:
+                fault = ""
 
     def _note(self, trouble: str, message: str = "") -> None:
         if trouble == self._trouble:
