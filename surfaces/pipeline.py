@@ -9,8 +9,9 @@ Without query and known items the search starts from the items that the surface'
 seed signal weighs, else from its default query, else from its browse field.
 
 A stage that fails, for one of these reasons, is left out where the answer can be
-made without it (``degraded``: best-effort sources, unknown items), and otherwise
-gives the surface's fallback, whose reason is ``stage:reason``:
+made without it (``degraded``: best-effort sources, unknown items, and the embedding
+where known items came with the query and time is left), and otherwise gives the
+surface's fallback, whose reason is ``stage:reason``:
 
 timeout        no answer within the deadline, or within the stage's own time
 throttled      the store or endpoint refuses load
@@ -43,7 +44,7 @@ from surfaces.enriching import Enrichment
 from surfaces.errors import StageFailed
 from surfaces.fallback import fall_back
 from surfaces.plan import Plan
-from surfaces.pool import Call
+from surfaces.pool import Call, Outcome
 from surfaces.rerank.base import Candidate, Ranked
 from surfaces.stages import Stages, Vector
 from surfaces.trace import Trace
@@ -125,23 +126,31 @@ class Run:
     def _retrieve(self, index: LiveIndex) -> Found:
         text, seeds = self.question.text, self.question.seeds
         embedding = self._embed(text) if text else None
-        vectors = self._vectors(index, seeds) if seeds else {}
-        parts = [self._unit(vector) for vector in vectors.values()]
-        asked = self._mean(parts) if parts else None
-        if embedding is not None:
-            query = self._unit(self._vector(embedding))
-            vector = query if asked is None else self._mean([query, asked])
-            return self._knn(index, vector, "query" if asked is None else "query+items")
-        if asked is not None:
+        asked = self._seed_vector(index, seeds) if seeds else None
+        if embedding is None:
+            if asked is None:
+                return self._start_without_question(index)
             return self._knn(index, asked, "items")
-        return self._start_without_question(index)
+        if asked is None:
+            return self._knn(index, self._unit(self._vector(embedding)), "query")
+        outcome = self._embedded(embedding)
+        if outcome.value is not None:
+            return self._knn(index, self._mean([self._unit(outcome.value), asked]), "query+items")
+        if not self.deadline.remaining():
+            raise StageFailed("embed", outcome.reason)
+        self.trace.degrade("embed", outcome.reason, outcome.ended - outcome.started)
+        return self._knn(index, asked, "items")
+
+    def _seed_vector(self, index: LiveIndex, seeds: Sequence[str]) -> Vector | None:
+        started = perf_counter()
+        vectors = self._vectors(index, seeds)
+        if not vectors:
+            self.trace.degrade("seed", "unknown_items", perf_counter() - started)
+            return None
+        return self._mean([self._unit(vector) for vector in vectors.values()])
 
     def _start_without_question(self, index: LiveIndex) -> Found:
         document = self.plan.document
-        reason = "no_signal"
-        if self.question.seeds:
-            reason = "unknown_items"
-            self.trace.degrade("seed", reason, 0.0)
         if document.seed_signal and (vector := self._signal_vector(index)) is not None:
             return self._knn(index, vector, "signal")
         if document.default_query:
@@ -149,7 +158,7 @@ class Run:
             return self._knn(index, vector, "default_query")
         if document.browse_field:
             return self._browse(index)
-        raise StageFailed("seed", reason)
+        raise StageFailed("seed", "unknown_items" if self.question.seeds else "no_signal")
 
     def _signal_vector(self, index: LiveIndex) -> Vector | None:
         weights = self.enrichment.signal(self.plan.document.seed_signal)
@@ -175,11 +184,15 @@ class Run:
         return self.stages.pool.start("embed", self.stages.embed, self.plan.endpoint, text)
 
     def _vector(self, call: Call[Vector]) -> Vector:
-        outcome = call.outcome(self.deadline.remaining())
-        self.trace.add("embed", outcome.started, outcome.ended, outcome.reason)
+        outcome = self._embedded(call)
         if outcome.value is None:
             raise StageFailed("embed", outcome.reason)
         return outcome.value
+
+    def _embedded(self, call: Call[Vector]) -> Outcome[Vector]:
+        outcome = call.outcome(self.deadline.remaining())
+        self.trace.add("embed", outcome.started, outcome.ended, outcome.reason)
+        return outcome
 
     def _vectors(self, index: LiveIndex, ids: Sequence[str]) -> Mapping[str, Vector]:
         return self._timed(

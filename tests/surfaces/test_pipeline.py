@@ -104,9 +104,11 @@ def test_known_items_are_used_and_unknown_ones_passed_over(fakes):
     assert response.degraded == []
 
 
-def test_unknown_items_beside_a_query_change_nothing(fakes):
-    response = fakes.ask(plan(), query="running shoes", item_ids=["nosuch"])
+def test_unknown_items_beside_a_query_leave_the_query(fakes):
+    response = fakes.ask(plan(), query="running shoes", item_ids=["nosuch"], explain=True)
     assert set(ids(response)[:2]) == {"s1", "s2"}
+    assert response.debug.retrieval == "query"
+    assert [(d.stage, d.reason) for d in response.degraded] == [("seed", "unknown_items")]
     assert response.fallback is None
 
 
@@ -396,6 +398,32 @@ def test_a_failed_embedding_gives_the_fallback(fakes, error, word):
     assert fakes.index.calls == []
 
 
+@pytest.mark.parametrize(("error", "word"), EMBEDDING_FAILURES)
+def test_known_items_answer_for_a_failed_embedding(fakes, error, word):
+    fakes.embedder.error = error
+    response = fakes.ask(plan(), query="cream", item_ids=["s1"], explain=True)
+    assert response.fallback is None
+    assert ids(response)[0] == "s2"
+    assert response.debug.retrieval == "items"
+    assert [(d.stage, d.reason) for d in response.degraded] == [("embed", word)]
+
+
+def test_unknown_items_do_not_answer_for_a_failed_embedding(fakes):
+    fakes.embedder.error = EmbeddingUnavailable()
+    response = fakes.ask(plan(), query="cream", item_ids=["nosuch"])
+    assert response.fallback.reason == "embed:unavailable"
+    assert [(d.stage, d.reason) for d in response.degraded] == [("seed", "unknown_items")]
+
+
+def test_an_embedding_that_took_all_the_time_leaves_none_for_the_items(fakes):
+    gate = fakes.embedder.gate = threading.Event()
+    response = fakes.ask(plan(deadline_ms=300), query="cream", item_ids=["s1"])
+    gate.set()
+    assert response.fallback.reason == "embed:timeout"
+    assert response.degraded == []
+    assert "knn" not in fakes.index.calls
+
+
 @pytest.mark.parametrize(("error", "word"), SEARCH_FAILURES)
 @pytest.mark.parametrize(
     ("request_", "changes", "stage"),
@@ -508,6 +536,7 @@ def test_nothing_to_search_gives_the_default_list(fakes, unavailable):
 
 def test_the_default_list_keeps_to_the_request(fakes):
     fakes.embedder.error = EmbeddingTimeout()
+    fakes.index.error = SearchUnavailable()
     made = plan(
         filters=(static("in_stock", "true"), bound("region", "region"), opened("price")),
         defaults=("c1", "s3", "s1", "c2", "s2"),
