@@ -20,6 +20,7 @@ from unfold.decorators import display
 
 from indexes import builds, progress
 from indexes.admin.pages import ago, count, found, page, say
+from indexes.admin.readonly import ReadOnly
 from indexes.errors import IndexesError
 from indexes.models import IndexBuild, RejectedRow
 
@@ -36,8 +37,20 @@ STATUS_COLOURS: dict[str, str] = {
 SHOWN_ROWS = 50
 
 
+class BuildColumns:
+    """What lists of builds show alike: a mixin."""
+
+    @display(description="Items")
+    def items(self, obj: IndexBuild) -> str:
+        return count(obj.indexed or obj.written)
+
+    @display(description="Rejected rows")
+    def rows_rejected(self, obj: IndexBuild) -> str:
+        return count(obj.rejected)
+
+
 @admin.register(IndexBuild)
-class IndexBuildAdmin(ModelAdmin):
+class IndexBuildAdmin(ReadOnly, BuildColumns, ModelAdmin):
     list_display = ["build", "state", "items", "rows_rejected", "created_at", "took"]
     list_filter = ["definition", "status"]
     list_select_related = ["definition"]
@@ -80,15 +93,6 @@ class IndexBuildAdmin(ModelAdmin):
     class Media:
         css = {"all": ["indexes/builds.css"]}
         js = ["indexes/progress.js"]
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def get_urls(self) -> list[URLPattern]:
         views = {
@@ -203,14 +207,6 @@ class IndexBuildAdmin(ModelAdmin):
     )
     def state(self, obj: IndexBuild) -> str:
         return str(obj.get_status_display())
-
-    @display(description="Items")
-    def items(self, obj: IndexBuild) -> str:
-        return count(obj.indexed or obj.written)
-
-    @display(description="Rejected rows")
-    def rows_rejected(self, obj: IndexBuild) -> str:
-        return count(obj.rejected)
 
     @display(description="Took", empty_value="–")
     def took(self, obj: IndexBuild) -> str | None:

@@ -18,8 +18,9 @@ from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action, display
 
 from indexes import builds, gates
-from indexes.admin.builds import STATUS_COLOURS, build_context
+from indexes.admin.builds import STATUS_COLOURS, BuildColumns, build_context
 from indexes.admin.pages import ago, count, found, page, say
+from indexes.admin.readonly import ReadOnly
 from indexes.errors import BuildError
 from indexes.models import IndexBuild, IndexDefinition, IndexField
 from indexes.sampling import sample
@@ -48,7 +49,7 @@ class IndexFieldInline(TabularInline):
     verbose_name_plural = "Fields of an item"
 
 
-class BuildInline(TabularInline):
+class BuildInline(ReadOnly, BuildColumns, TabularInline):
     """The builds of an index, newest first."""
 
     model = IndexBuild
@@ -57,16 +58,9 @@ class BuildInline(TabularInline):
     hide_title = True
     extra = 0
     per_page = 20
-    fields = ["build", "state", "items", "rejected_rows", "created_at", "requested_by"]
+    fields = ["build", "state", "items", "rows_rejected", "created_at", "requested_by"]
     readonly_fields = fields
     verbose_name_plural = "Builds"
-    can_delete = False
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     @display(description="Build")
     def build(self, obj: IndexBuild) -> SafeString:
@@ -76,14 +70,6 @@ class BuildInline(TabularInline):
     @display(description="Status")
     def state(self, obj: IndexBuild) -> str:
         return str(obj.get_status_display())
-
-    @display(description="Items")
-    def items(self, obj: IndexBuild) -> str:
-        return count(obj.indexed or obj.written)
-
-    @display(description="Rejected rows")
-    def rejected_rows(self, obj: IndexBuild) -> str:
-        return count(obj.rejected)
 
 
 @admin.register(IndexDefinition)

@@ -13,9 +13,9 @@ from django.urls import reverse
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget
 
 from surfaces import keys
+from surfaces.admin.forms import tick_boxes
 from surfaces.models import ApiKey
 
 ACTIVE, REVOKED = "Active", "Revoked"
@@ -36,8 +36,7 @@ class ApiKeyAdmin(ModelAdmin):
     ) -> forms.Field | None:
         field: forms.Field | None = super().formfield_for_dbfield(db_field, request, **kwargs)
         if db_field.name == "surfaces" and field is not None:
-            field.widget = UnfoldAdminCheckboxSelectMultipleWidget(choices=field.widget.choices)
-            field.help_text = "None ticked: every surface."
+            tick_boxes(field, "None ticked: every surface.")
         return field
 
     def changeform_view(

@@ -28,6 +28,12 @@ class NamesField(forms.MultipleChoiceField):
         return isinstance(value, str)
 
 
+def tick_boxes(field: forms.Field, help_text: str) -> None:
+    """Show a field that chooses several rows as tick boxes, without the admin's buttons beside it."""
+    field.widget = UnfoldAdminCheckboxSelectMultipleWidget(choices=field.widget.choices)
+    field.help_text = help_text
+
+
 class SurfaceForm(forms.ModelForm):  # type: ignore[type-arg]  # not generic at run time
     """The draft of a surface. Whoever may only view it gets a form without these fields."""
 

@@ -9,26 +9,18 @@ from pydantic import ValidationError
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
+from indexes.admin.readonly import ReadOnly
 from surfaces.admin.wording import describe
 from surfaces.document import SurfaceDocument
 from surfaces.models import SurfaceRevision
 
 
 @admin.register(SurfaceRevision)
-class SurfaceRevisionAdmin(ModelAdmin):
+class SurfaceRevisionAdmin(ReadOnly, ModelAdmin):
     list_display = ["surface", "number", "published_at", "published_by", "note"]
     list_filter = ["surface"]
     list_select_related = ["surface", "published_by"]
     fields = ["surface", ("number", "published_at", "published_by"), "note", "configuration"]
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         return ["configuration"]

@@ -15,10 +15,11 @@ from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action, display
 from unfold.enums import ActionVariant
-from unfold.widgets import UnfoldAdminCheckboxSelectMultipleWidget, UnfoldAdminTextareaWidget
+from unfold.widgets import UnfoldAdminTextareaWidget
 
+from indexes.admin.readonly import ReadOnly
 from surfaces import publishing
-from surfaces.admin.forms import NamesField, SurfaceForm, filter_form
+from surfaces.admin.forms import NamesField, SurfaceForm, filter_form, tick_boxes
 from surfaces.admin.problems import mendable
 from surfaces.admin.publish_page import publish_page
 from surfaces.admin.states import STATES, state, with_drafts
@@ -51,7 +52,7 @@ class SurfaceFilterInline(TabularInline):
         return field
 
 
-class RevisionInline(TabularInline):
+class RevisionInline(ReadOnly, TabularInline):
     """What was published, newest first; a revision never changes."""
 
     model = SurfaceRevision
@@ -63,13 +64,6 @@ class RevisionInline(TabularInline):
     fields = ["revision", "published_at", "published_by", "note"]
     readonly_fields = fields
     verbose_name_plural = "Revisions"
-    can_delete = False
-
-    def has_add_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
     @display(description="Revision")
     def revision(self, obj: SurfaceRevision) -> SafeString:
@@ -135,8 +129,7 @@ class SurfaceAdmin(ModelAdmin):
             )
         field: forms.Field | None = super().formfield_for_dbfield(db_field, request, **kwargs)
         if db_field.name == "sources" and field is not None:
-            field.widget = UnfoldAdminCheckboxSelectMultipleWidget(choices=field.widget.choices)
-            field.help_text = "Where signals come from: the reranker's terms name them."
+            tick_boxes(field, "Where signals come from: the reranker's terms name them.")
         if db_field.name == "fallback_item_ids" and field is not None:
             field.widget.attrs["rows"] = 3
         return field

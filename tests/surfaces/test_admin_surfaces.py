@@ -343,6 +343,8 @@ def test_a_revision_is_shown_in_words_and_cannot_be_changed(admin_client, surfac
     assert "in_stock is any of true" in text_of(page)
     assert admin_client.post(url, {"note": "Other"}).status_code == 403
     assert admin_client.get(reverse("admin:surfaces_surfacerevision_add")).status_code == 403
+    delete_url = reverse("admin:surfaces_surfacerevision_delete", args=[revision.pk])
+    assert admin_client.post(delete_url, {"post": "yes"}).status_code == 403
     revision.refresh_from_db()
     assert revision.note == "First"
 
