@@ -117,9 +117,13 @@ def _decode_number(raw: bytes) -> float | int | str:
 
 
 def _decode_stored(raw: bytes) -> Any:
-    if raw.startswith(_JSON_MARK):
-        return orjson.loads(raw[len(_JSON_MARK) :])
-    return _decode_text(raw)
+    if not raw.startswith(_JSON_MARK):
+        return _decode_text(raw)
+    json = raw[len(_JSON_MARK) :]
+    try:
+        return orjson.loads(json)
+    except orjson.JSONDecodeError:
+        return _decode_text(json)
 
 
 def split_tags(field: FieldSpec, text: str) -> list[str]:

@@ -93,6 +93,11 @@ def test_values_that_do_not_fit_say_why(spec, value, reason):
         encode(spec, value)
 
 
+@pytest.mark.parametrize("damaged", [b'{"a": [1', b"", b"nan", b"\xff", b"[" * 2000])
+def test_a_stored_value_that_is_damaged_is_shown_as_it_is(damaged):
+    assert decode(STORED, b"\x00" + damaged) == damaged.decode("utf-8", "replace")
+
+
 def test_a_number_that_the_hash_does_not_hold_is_shown_as_it_is():
     assert decode(NUMBER, b"n/a") == "n/a"
 
