@@ -4,6 +4,7 @@ Reads on the hot path never retry: the deadline of a request is shorter than any
 back-off. Table and batch calls, made by loaders and tests, use a patient client.
 """
 
+import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -58,6 +59,8 @@ BAD_CREDENTIALS = {
 _deserialize = TypeDeserializer().deserialize
 _serialize = TypeSerializer().serialize
 _session_lock = threading.Lock()
+# Shared, as it holds what is slow to read for the first client.
+_session: boto3.session.Session | None = None
 
 
 def get_item(
@@ -209,9 +212,24 @@ def _patient(region: str) -> "DynamoDBClient":
 
 
 def _client(region: str, config: Config) -> "DynamoDBClient":
+    global _session
     # Clients are safe to share between threads; making them from one session is not.
     with _session_lock:
-        return boto3.client("dynamodb", region_name=region, config=config)
+        if _session is None:
+            _session = boto3.session.Session()
+        return _session.client("dynamodb", region_name=region, config=config)
+
+
+def _forget_clients() -> None:
+    global _session, _session_lock
+    _session_lock = threading.Lock()
+    _session = None
+    _reader.cache_clear()
+    _patient.cache_clear()
+
+
+# Two processes must not share a connection, nor a lock that a thread of the other holds.
+os.register_at_fork(after_in_child=_forget_clients)
 
 
 @contextmanager

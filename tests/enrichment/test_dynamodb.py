@@ -1,4 +1,6 @@
 import json
+import os
+import signal
 import socket
 import time
 from collections.abc import Callable
@@ -6,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
 
-import boto3
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -69,6 +70,27 @@ def test_creating_a_table_again_keeps_its_items(sorted_table: str):
     dynamodb.create_table(sorted_table, sort_key="sk")
 
     assert dynamodb.get_item(sorted_table, {"pk": "a", "sk": "a"}, timeout_ms=2000) is not None
+
+
+def test_a_forked_process_makes_its_own_clients(misbehaving: Misbehave):
+    trouble = Trouble(body=b"{}")
+    region = misbehaving(trouble)
+    dynamodb.get_item("t", KEY, region=region, timeout_ms=5000)
+    # As when another thread is making a client at the moment of the fork.
+    with dynamodb._session_lock:
+        child = os.fork()
+        if not child:
+            # Only _exit: pytest must not run on in here.
+            code = 1
+            try:
+                signal.alarm(20)
+                dynamodb.get_item("t", KEY, region=region, timeout_ms=5000)
+                dynamodb.get_item("t", KEY, region=f"{region}-2", timeout_ms=5000)
+                code = 0
+            finally:
+                os._exit(code)
+    assert os.waitpid(child, 0)[1] == 0
+    assert len(trouble.calls) == len(trouble.connections) == 3
 
 
 def test_many_items_are_written_in_batches(dynamodb_table: Table):
@@ -206,7 +228,7 @@ def test_missing_credentials_are_named(
     misbehaving: Misbehave, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ):
     region = misbehaving(Trouble())
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    monkeypatch.setattr(dynamodb, "_session", None)
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "AWS_PROFILE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
