@@ -150,4 +150,10 @@ def _path(spec: CatalogSpec) -> Path:
             f"{spec.uri} is in none of the folders of CATALOG_FOLDERS: move the file, "
             "or add its folder to that setting."
         )
+    # Opening a pipe waits for whoever writes to it. A folder has an error of its own.
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise CatalogError(
+            f"{spec.uri} is a pipe, a socket or a device, not a file. "
+            'Correct "path or s3:// URI" of the catalog source.'
+        )
     return path

@@ -1,5 +1,7 @@
 """Which files of the machine may be read as catalogs."""
 
+import os
+import socket
 from pathlib import Path
 
 import pytest
@@ -55,6 +57,21 @@ def test_no_path_or_link_leads_out_of_the_folders(catalog: Path, tmp_path: Path)
 def test_files_of_the_system_are_no_catalogs(uri: str, settings):
     settings.CATALOG_FOLDERS = []
     assert_refused(uri, "belongs to the system")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "link to a pipe", "socket"])
+def test_what_is_no_file_is_refused_unopened(kind: str, catalog: Path):
+    path = other = catalog.parent / "other.jsonl"
+    if kind == "socket":
+        with socket.socket(socket.AF_UNIX) as bound:
+            bound.bind(str(other))
+    else:
+        os.mkfifo(other)
+    if kind.startswith("link"):
+        path = catalog.parent / "link.jsonl"
+        path.symlink_to(other)
+    # Opening a pipe that nobody writes to would wait without an end.
+    assert_refused(path, "is a pipe, a socket or a device")
 
 
 def test_s3_needs_no_folder(settings):
