@@ -189,7 +189,12 @@ def _scope(key: ApiKey) -> KeyScope:
     surfaces = list(key.surfaces.all())
     if not key.scoped and not surfaces:
         return KeyScope(name=key.name)
-    slugs = {
-        surface.live_revision.document["slug"] for surface in surfaces if surface.live_revision
-    }
+    slugs = {slug for surface in surfaces if (slug := _published_slug(surface))}
     return KeyScope(name=key.name, surfaces=tuple(sorted(slugs)))
+
+
+def _published_slug(surface: Surface) -> str:
+    """Return the slug that is served; "" where nothing is, or the revision cannot be read."""
+    document = surface.live_revision.document if surface.live_revision else None
+    slug = document.get("slug") if isinstance(document, dict) else None
+    return slug if isinstance(slug, str) else ""

@@ -2,6 +2,7 @@ import time
 
 import pytest
 from django.db import transaction
+from django.db.models import JSONField, Value
 
 from indexes.errors import SearchUnavailable
 from indexes.valkey import VersionedDocument
@@ -100,6 +101,20 @@ def test_a_revision_that_cannot_be_read_takes_only_itself_down(surface, definiti
     type(revision).objects.filter(pk=revision.pk).update(document={"slug": "other"})
     assert list(snapshot.build().surfaces) == ["shelf"]
     assert publishing.has_unpublished_changes(type(other).objects.get(pk=other.pk))
+
+
+@pytest.mark.parametrize("document", [{}, {"slug": None}, {"slug": 7}, [], "shelf", None])
+def test_a_revision_without_a_slug_leaves_keys_their_other_surfaces(surface, definition, document):
+    publishing.publish(surface)
+    other = type(surface).objects.create(
+        slug="other", name="Other", index=definition, browse_field="price"
+    )
+    revision = publishing.publish(other)
+    _, plaintext = keys.issue("shop", [surface, other])
+    type(revision).objects.filter(pk=revision.pk).update(document=Value(document, JSONField()))
+    built = snapshot.build()
+    assert built.keys[keys.digest(plaintext)] == KeyScope(name="shop", surfaces=("shelf",))
+    assert list(built.surfaces) == ["shelf"]
 
 
 def test_a_renamed_index_is_still_found(surface, definition):
