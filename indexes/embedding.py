@@ -53,11 +53,6 @@ def embed_passages(endpoint: EndpointSpec, texts: Sequence[str]) -> Vectors:
     return np.concatenate(parts)
 
 
-def warm(endpoint: EndpointSpec) -> None:
-    """Prepare what the first query would otherwise wait for."""
-    sagemaker.warm(endpoint)
-
-
 def read_vectors(body: bytes, *, count: int, endpoint: EndpointSpec) -> Vectors:
     """Return the vectors of an answer to ``count`` texts, of shape (count, dimension).
 

@@ -65,12 +65,6 @@ def invoke(endpoint: EndpointSpec, body: bytes, *, timeout_s: float | None = Non
         return answer["Body"].read()
 
 
-def warm(endpoint: EndpointSpec, *, timeout_s: float | None = None) -> None:
-    """Make the client ahead of the first call, which would pay for it."""
-    with _translated(endpoint):
-        _client(endpoint, endpoint.timeout_ms / 1000 if timeout_s is None else timeout_s)
-
-
 def forget_clients() -> None:
     """Make new clients from now on: after a fork, or when the environment has changed."""
     global _making, _session

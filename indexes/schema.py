@@ -4,7 +4,6 @@ They are values without I/O: stored as JSON on a build, sent to web processes
 in the serving snapshot, and the only place that knows the legal types and bounds.
 """
 
-import hashlib
 from enum import StrEnum
 from typing import Any, Literal
 
@@ -39,12 +38,6 @@ class EndpointSpec(Spec):
     normalize: bool = True
     query_prefix: str = ""
     passage_prefix: str = ""
-
-    @property
-    def fingerprint(self) -> str:
-        """Return a digest of everything that decides which vector a text gets."""
-        parts = self.model_dump(exclude={"slug", "timeout_ms", "max_batch"})
-        return hashlib.sha256(repr(sorted(parts.items())).encode()).hexdigest()[:16]
 
 
 class CatalogSpec(Spec):

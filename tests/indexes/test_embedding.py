@@ -149,8 +149,3 @@ def test_a_query_takes_the_shorter_of_both_limits(container: Container, limit, t
             embedding.embed_query(changed(timeout_ms=timeout_ms), "a", timeout_s=limit)
     finally:
         done.set()
-
-
-def test_warming_calls_nobody(container: Container):
-    embedding.warm(ENDPOINT)
-    assert container.calls == []

@@ -175,9 +175,8 @@ def test_without_credentials_the_message_says_what_to_set(
 def test_without_a_region_the_message_says_what_to_set(container: Container, settings):
     settings.AWS_REGION = ""
     nowhere = ENDPOINT.model_copy(update={"region": ""})
-    for call in (lambda: sagemaker.invoke(nowhere, b"{}"), lambda: sagemaker.warm(nowhere)):
-        with pytest.raises(EmbeddingRejected, match="AWS_REGION"):
-            call()
+    with pytest.raises(EmbeddingRejected, match="AWS_REGION"):
+        sagemaker.invoke(nowhere, b"{}")
 
 
 def test_an_address_that_is_none_names_its_setting(
@@ -190,7 +189,7 @@ def test_an_address_that_is_none_names_its_setting(
 
 def test_a_region_that_is_none_is_refused(container: Container):
     with pytest.raises(EmbeddingRejected, match="region"):
-        sagemaker.warm(ENDPOINT.model_copy(update={"region": "no such region!"}))
+        sagemaker.invoke(ENDPOINT.model_copy(update={"region": "no such region!"}), b"{}")
 
 
 @pytest.mark.parametrize("name", ["", "with space", "a/b"])
@@ -198,8 +197,3 @@ def test_a_name_that_no_endpoint_can_have_is_refused(container: Container, name)
     container.respond = lambda call: refusal(400, "ValidationError", "not found")
     with pytest.raises(EmbeddingRejected):
         sagemaker.invoke(ENDPOINT.model_copy(update={"endpoint_name": name}), b"{}")
-
-
-def test_warming_calls_nobody(container: Container):
-    sagemaker.warm(ENDPOINT)
-    assert container.calls == []
