@@ -1,5 +1,6 @@
 """Valkey servers of a test's own, which it may stop, slow down, fill or put together to a cluster."""
 
+import signal
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -38,6 +39,16 @@ class PrivateServer:
 
     def stop(self) -> None:
         self._children.stop()
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Hold the process: it takes connections and commands, and answers once it goes on."""
+        [child] = self._children.started
+        child.process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            child.process.send_signal(signal.SIGCONT)
 
     @property
     def port(self) -> int:

@@ -36,6 +36,8 @@ from tests.indexes.conftest import direction, item_hash, spec_of
 from tests.indexes.servers import PrivateServer, cluster_node, form_cluster
 
 SPEC = spec_of()
+# Far above the time limits that tests give, for busy machines, and far below the default ones.
+PATIENCE_S = 3.0
 
 
 def load(name: str, count: int = 5) -> LiveIndex:
@@ -235,20 +237,20 @@ def test_a_query_the_engine_refuses_shows_its_words(namespace: str):
 
 
 def test_a_slow_server_costs_no_more_than_the_time_given(server: PrivateServer):
-    with server.in_use() as own:
+    with server.in_use():
         live = load("slow")
         assert nearest(live) == ["0", "1"]
-        own.execute_command("CLIENT", "PAUSE", 400, "ALL")
-        started = time.monotonic()
-        for ask in (
-            lambda: nearest(live, timeout_s=0.05),
-            lambda: search.vectors(live, ["0", "1"], timeout_s=0.05),
-            lambda: valkey.index_info("slow", timeout_s=0.05),
-        ):
-            with pytest.raises(SearchTimeout):
-                ask()
-        assert valkey.ping(0.05) is False
-        assert time.monotonic() - started < 0.35
+        with server.frozen():
+            started = time.monotonic()
+            for ask in (
+                lambda: nearest(live, timeout_s=0.05),
+                lambda: search.vectors(live, ["0", "1"], timeout_s=0.05),
+                lambda: valkey.index_info("slow", timeout_s=0.05),
+            ):
+                with pytest.raises(SearchTimeout):
+                    ask()
+            assert valkey.ping(0.05) is False
+            assert time.monotonic() - started < PATIENCE_S
         # Answers that came too late must not be taken for those of later calls.
         assert [search.vectors(live, [str(n)], timeout_s=2).keys() for n in range(3)] == [
             {"0"},
@@ -276,7 +278,7 @@ def test_a_server_that_takes_no_connection_costs_no_more_than_the_time_given(clu
                     ["1"],
                     timeout_s=0.1,
                 )
-            assert time.monotonic() - started < 0.3
+            assert time.monotonic() - started < PATIENCE_S
 
 
 def test_time_limits_nest():

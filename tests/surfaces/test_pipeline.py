@@ -49,7 +49,21 @@ from tests.surfaces.builders import (
 
 pytestmark = pytest.mark.unit
 
+# Less than the fakes' gates wait: whoever is back by then did not wait for them.
+PATIENCE_S = 4.0
 FAILING_FAST: Any = {"fallback": FallbackMode.FAIL}
+
+
+class Gate(threading.Event):
+    """A gate that tells when somebody stands before it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reached = threading.Event()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        self.reached.set()
+        return super().wait(timeout)
 
 
 @pytest.fixture
@@ -417,7 +431,7 @@ def test_unknown_items_do_not_answer_for_a_failed_embedding(fakes):
 
 def test_an_embedding_that_took_all_the_time_leaves_none_for_the_items(fakes):
     gate = fakes.embedder.gate = threading.Event()
-    response = fakes.ask(plan(deadline_ms=300), query="cream", item_ids=["s1"])
+    response = fakes.ask(plan(deadline_ms=500), query="cream", item_ids=["s1"])
     gate.set()
     assert response.fallback.reason == "embed:timeout"
     assert response.degraded == []
@@ -576,15 +590,15 @@ def test_a_slow_embedding_is_abandoned_at_the_deadline(fakes):
     fakes.embedder.gate.set()
     assert response.fallback.reason == "embed:timeout"
     assert ids(response) == ["c1", "s1"]
-    assert 0.05 < spent < 0.5
-    assert response.timings_ms["embed"] > 50
+    assert 0.05 < spent < PATIENCE_S
+    assert response.timings_ms["embed"] > 0
 
 
 def test_a_slow_source_is_given_up_within_the_deadline(fakes):
     gate = fakes.sources.gates["prefs"] = threading.Event()
     started = time.perf_counter()
     response = fakes.ask(
-        plan(deadline_ms=60, sources=(source(),)), query="running shoes", user_id="u1"
+        plan(deadline_ms=500, sources=(source(),)), query="running shoes", user_id="u1"
     )
     spent = time.perf_counter() - started
     gate.set()
@@ -592,25 +606,27 @@ def test_a_slow_source_is_given_up_within_the_deadline(fakes):
     assert response.degraded[0].spent_ms > 50
     assert response.fallback is None
     assert set(ids(response)[:2]) == {"s1", "s2"}
-    assert spent < 0.5
+    assert spent < PATIENCE_S
 
 
 def test_a_source_is_given_up_after_its_own_time(fakes):
     gate = fakes.sources.gates["prefs"] = threading.Event()
-    made = plan(deadline_ms=5000, sources=(source(timeout_ms=20),))
+    made = plan(deadline_ms=10_000, sources=(source(timeout_ms=20),))
     response = fakes.ask(made, query="running shoes", user_id="u1")
     gate.set()
     assert response.degraded[0].reason == "timeout"
-    assert response.timings_ms["total"] < 1000
+    assert response.timings_ms["total"] < PATIENCE_S * 1000
 
 
 def test_stages_get_what_is_left_of_the_deadline(fakes):
-    fakes.ask(plan(deadline_ms=200), item_ids=["s1"])
+    fakes.ask(plan(deadline_ms=10_000), item_ids=["s1"])
     seed_s, search_s = (asked["timeout_s"] for asked in fakes.index.asked)
-    assert 0 < search_s < seed_s < 0.2
+    assert 0 < search_s < seed_s < 10
 
 
-@pytest.mark.parametrize(("own_ms", "deadline_ms", "expected"), [(30, 5000, 30), (500, 80, 80)])
+@pytest.mark.parametrize(
+    ("own_ms", "deadline_ms", "expected"), [(900, 5000, 900), (5000, 800, 800)]
+)
 def test_an_embedding_gets_its_endpoints_time_within_the_deadline(
     fakes, own_ms, deadline_ms, expected
 ):
@@ -627,7 +643,7 @@ def test_no_search_starts_after_the_deadline(fakes):
         return slow(index, item_ids, timeout_s=1)
 
     fakes.index.vectors = vectors
-    response = fakes.ask(plan(deadline_ms=20), item_ids=["s1"])
+    response = fakes.ask(plan(deadline_ms=200), item_ids=["s1"])
     assert response.fallback.reason == "search:timeout"
     assert "knn" not in fakes.index.calls
 
@@ -646,17 +662,18 @@ def test_enrichment_runs_beside_the_embedding(fakes):
 
 def test_without_a_free_thread_the_excess_gets_the_fallback_at_once():
     fakes = Fakes(threads=1)
-    gate = fakes.embedder.gate = threading.Event()
-    slow = threading.Thread(target=fakes.ask, args=(plan(deadline_ms=3000),), kwargs={"query": "x"})
+    gate = fakes.embedder.gate = Gate()
+    made = plan(deadline_ms=10_000)
+    slow = threading.Thread(target=fakes.ask, args=(made,), kwargs={"query": "x"})
     slow.start()
-    while not fakes.embedder.texts:
-        time.sleep(0.001)
-    response = fakes.ask(plan(deadline_ms=3000), query="shoes")
+    assert gate.reached.wait(PATIENCE_S)
+    response = fakes.ask(made, query="shoes")
     assert response.fallback
     assert response.fallback.reason == "embed:overloaded"
-    assert response.timings_ms["total"] < 1000
+    assert response.timings_ms["total"] < PATIENCE_S * 1000
     gate.set()
-    slow.join()
+    slow.join(PATIENCE_S)
+    assert not slow.is_alive()
     fakes.embedder.gate = None
     assert fakes.ask(plan(), query="shoes").fallback is None
 
