@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+import environ
+
 from recplatform.devstack.aws import Aws
 from recplatform.devstack.errors import AlreadyRunning
 from recplatform.devstack.ports import HOST
@@ -98,7 +100,7 @@ def _missing_services(data_dir: Path, *, durable: bool) -> list[Service]:
         services.append(Aws())
     if not given.get("VALKEY_URL"):
         services.append(Valkey(data_dir, durable=durable))
-    elif given.get("VALKEY_CLUSTER") and not given.get("CELERY_BROKER_URL"):
+    elif environ.Env().bool("VALKEY_CLUSTER", default=False) and not given.get("CELERY_BROKER_URL"):
         # kombu cannot keep its queues in a cluster.
         services.append(Valkey(data_dir, durable=durable, search=False))
     if not given.get("DATABASE_URL"):

@@ -90,6 +90,12 @@ def test_a_cluster_gets_a_plain_server_for_the_queue(environment, tmp_path):
         assert stack.environment["CELERY_BROKER_URL"].startswith("valkey://")
 
 
+def test_a_single_node_is_its_own_queue(environment, tmp_path):
+    environment.setenv("VALKEY_CLUSTER", "0")
+    with running(tmp_path) as stack:
+        assert "CELERY_BROKER_URL" not in stack.environment
+
+
 def test_a_named_broker_is_kept_in_a_cluster(environment, tmp_path):
     environment.setenv("VALKEY_CLUSTER", "1")
     environment.setenv("CELERY_BROKER_URL", "redis://broker.example")
