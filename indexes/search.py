@@ -18,7 +18,7 @@ import numpy.typing as npt
 from indexes import valkey
 from indexes.commands import RawHit, SearchCommand
 from indexes.errors import SearchRejected, SearchTimeout
-from indexes.filters import EVERYTHING, NOTHING, Clause, Range, Words, compile_filter, matches
+from indexes.filters import NOTHING, Clause, Range, Words, compile_filter, matches
 from indexes.naming import DISTANCE_ALIAS, VECTOR_FIELD
 from indexes.schema import LiveIndex
 from indexes.values import decoder
@@ -107,19 +107,6 @@ def browse(
     _, raw = valkey.search(command, timeout_s=timeout_s)
     hits = map(_Reader(index).hit, raw)
     return Found([_only(hit, fields) for hit in hits], str(command))
-
-
-def count(index: LiveIndex, clauses: Sequence[Clause], *, timeout_s: float) -> int:
-    """Return how many items pass the clauses. valkey-search counts up to 100,000."""
-    query = compile_filter(clauses, index.spec)
-    if query == NOTHING:
-        return 0
-    if query == EVERYTHING:
-        return valkey.index_info(index.index_name, timeout_s=timeout_s).num_docs
-    total, _ = valkey.search(
-        SearchCommand(index=index.index_name, query=query, limit=0), timeout_s=timeout_s
-    )
-    return total
 
 
 def vectors(index: LiveIndex, ids: Iterable[str], *, timeout_s: float) -> dict[str, Vector]:

@@ -79,12 +79,6 @@ def index_info(name: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> IndexState
     return commands.add_states([commands.read_state(reply) for reply in replies])
 
 
-def list_indexes() -> list[str]:
-    """Return the names of all indexes on the server."""
-    names = read(lambda servers: servers.run("FT._LIST"), DEFAULT_TIMEOUT_S, fresh=True)
-    return sorted(name.decode() for name in names)
-
-
 def search(command: SearchCommand, *, timeout_s: float) -> tuple[int, list[RawHit]]:
     """Run FT.SEARCH and return the total and the hits as (key, fields)."""
     # The engine's own limit ends after ours: it would answer with part of the

@@ -86,12 +86,15 @@ def _leave_nothing_behind() -> Iterator[None]:
     yield
     if "VALKEY_URL" not in os.environ:
         return
-    from indexes import valkey
+    from indexes import valkey, valkey_client
     from indexes.errors import SearchUnavailable
 
     # A server that died has nothing left to remove.
     with suppress(SearchUnavailable):
-        for name in valkey.list_indexes():
+        names = valkey_client.read(
+            lambda servers: servers.run("FT._LIST"), valkey_client.DEFAULT_TIMEOUT_S, fresh=True
+        )
+        for name in map(bytes.decode, names):
             if name.startswith(settings.VALKEY_NAMESPACE):
                 valkey.drop_index(name)
         valkey.delete_prefix(settings.VALKEY_NAMESPACE)

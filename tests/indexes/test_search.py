@@ -78,7 +78,6 @@ def test_filters_that_nothing_can_pass_make_no_search(circle):
         found = search.knn(missing, direction(0), k=5, clauses=[clause], fields=[], timeout_s=5)
         assert found.hits == []
         assert found.command == search.NO_SEARCH
-        assert search.count(missing, [clause], timeout_s=5) == 0
     nothing = search.browse(
         missing, sort_by="price", descending=True, k=5, clauses=[Nothing()], fields=[], timeout_s=5
     )
@@ -192,16 +191,6 @@ def test_browse_needs_a_number_field(circle, field):
     assert caught.value.field == field
 
 
-def test_count(circle):
-    def count(*clauses):
-        return search.count(circle, clauses, timeout_s=5)
-
-    assert count() == 30
-    assert count(AnyOf("brand", ("low",))) == 15
-    assert count(NoneOf("brand", ("low", "high"))) == 0
-    assert count(Words("title", "even")) == 15
-
-
 def test_vectors_of_existing_items(circle):
     found = search.vectors(circle, ["3", "nosuch", "6", "3"], timeout_s=5)
     assert list(found) == ["3", "6"]
@@ -267,8 +256,6 @@ def test_an_index_that_is_gone_is_told_apart(circle):
     gone = circle.model_copy(update={"index_name": circle.index_name + "_gone"})
     for ask in (
         lambda: knn(gone),
-        lambda: search.count(gone, [], timeout_s=5),
-        lambda: search.count(gone, [AnyOf("brand", ("x",))], timeout_s=5),
         lambda: search.browse(gone, sort_by="price", descending=True, k=1, fields=[], timeout_s=5),
     ):
         with pytest.raises(SearchIndexMissing):

@@ -28,7 +28,6 @@ from indexes.errors import (
     SearchTimeout,
     SearchUnavailable,
 )
-from indexes.filters import AnyOf
 from indexes.schema import LiveIndex
 from indexes.valkey import VersionedDocument
 from indexes.valkey_client import time_limit, translated
@@ -79,14 +78,12 @@ def test_an_index_lives_and_goes(namespace: str):
     try:
         # A build that was interrupted after FT.CREATE finds its own index.
         assert valkey.create_index(name, f"{namespace}:one:", SPEC) is False
-        assert name in valkey.list_indexes()
         valkey.write_hashes([(f"{namespace}:one:1", item_hash(SPEC, direction(0), {"price": 1}))])
         state = settled(name)
         assert (state.num_docs, state.percent, state.failures) == (1, 1.0, 0)
     finally:
         assert valkey.drop_index(name) is True
     assert valkey.drop_index(name) is False
-    assert name not in valkey.list_indexes()
     with pytest.raises(SearchIndexMissing):
         valkey.index_info(name)
 
@@ -326,7 +323,7 @@ def test_a_wrong_password_names_the_setting(server: PrivateServer, cluster: bool
     wrong = server.url.replace("valkey://:", "valkey://:x")
     with override_settings(VALKEY_URL=wrong, VALKEY_CLUSTER=cluster):
         with pytest.raises(SearchUnavailable, match="VALKEY_URL") as caught:
-            valkey.list_indexes()
+            valkey.index_info("any")
         assert wrong.split("@", maxsplit=1)[0].removeprefix("valkey://:") not in str(caught.value)
 
 
@@ -335,7 +332,7 @@ def test_a_server_that_is_no_cluster_names_the_setting(server: PrivateServer):
         server.in_use(VALKEY_CLUSTER=True),
         pytest.raises(SearchUnavailable, match="Unset VALKEY_CLUSTER"),
     ):
-        valkey.list_indexes()
+        valkey.index_info("any")
 
 
 def test_a_server_without_vector_search_says_what_to_load(tmp_path: Path):
@@ -456,9 +453,10 @@ class TestCluster:
     def test_search(self, addresses: tuple[str, str]):
         with override_settings(VALKEY_URL=addresses[1], VALKEY_CLUSTER=True):
             live = load("clustered")
-            assert search.count(live, [AnyOf("brand", ("acme",))], timeout_s=2) == 5
+            # On a cluster RediSearch alone tells how many there are, and not which.
+            command = SearchCommand(index=live.index_name, query="(@brand:{acme})", limit=0)
+            assert valkey.search(command, timeout_s=2)[0] == 5
             assert valkey.index_info("clustered").num_docs == 5
-            assert valkey.list_indexes() == ["clustered"]
             assert valkey.server_facts().name is not None
             assert list(search.vectors(live, ["1", "x"], timeout_s=2)) == ["1"]
             valkey.drop_index("clustered")
@@ -496,7 +494,7 @@ class TestTLS:
             override_settings(VALKEY_URL=address, VALKEY_CLUSTER=False),
             pytest.raises(SearchUnavailable, match="certificate"),
         ):
-            valkey.list_indexes()
+            valkey.index_info("any")
 
 
 def make_certificate(certificate: Path, chain: Path) -> None:
