@@ -1,6 +1,5 @@
 """Indexes in the admin: what people see, and what their buttons do."""
 
-import html
 import json
 import re
 from collections.abc import Callable
@@ -24,6 +23,7 @@ from indexes.sampling import sample
 from indexes.schema import CatalogSpec
 from surfaces.models import Surface
 from tests.fixtures_indexes import PRODUCTS
+from tests.pages import text_of
 
 Status = IndexBuild.Status
 FEW = PRODUCTS[:8]
@@ -31,12 +31,6 @@ FEW = PRODUCTS[:8]
 
 def address(name: str, obj: Any = None) -> str:
     return reverse(f"admin:indexes_{name}", args=[obj.pk] if obj else [])
-
-
-def text(response: Any) -> str:
-    """Return what a page says, without its tags."""
-    body = re.sub(r"<(script|style)[\s\S]*?</\1>", "", response.content.decode())
-    return " ".join(html.unescape(re.sub(r"<[^>]+>", " ", body)).split())
 
 
 def built(definition: IndexDefinition) -> IndexBuild:
@@ -77,7 +71,7 @@ def test_every_list_and_form_opens(admin_client, definition, model):
 
 
 def test_the_list_shows_what_is_live(admin_client, definition):
-    said = text(admin_client.get(address("indexdefinition_changelist")))
+    said = text_of(admin_client.get(address("indexdefinition_changelist")))
     assert re.search(r"Products products products-v1 60 just now Live", said)
 
 
@@ -89,7 +83,7 @@ def test_the_button_builds_what_is_saved(
         response = admin_client.post(address("indexdefinition_build", definition), follow=True)
     build = definition.builds.get()
     assert (build.status, build.requested_by) == (Status.LIVE, admin_user)
-    said = text(response)
+    said = text_of(response)
     assert "products-v1 is being built. What is live stays live." in said
 
 
@@ -99,10 +93,10 @@ def test_the_button_is_disabled_with_the_reason(admin_client, new_definition):
     button = re.search(r"<button[^>]*>\s*Build", page.content.decode())
     assert button is not None
     assert "disabled" in button[0]
-    assert "Build The index has no fields" in text(page)
+    assert "Build The index has no fields" in text_of(page)
 
     response = admin_client.post(address("indexdefinition_build", definition), follow=True)
-    assert "The index has no fields" in text(response)
+    assert "The index has no fields" in text_of(response)
     assert not definition.builds.exists()
 
 
@@ -118,18 +112,18 @@ def test_the_panel_follows_a_build_to_its_end(admin_client, new_definition):
     build = builds.start(definition, enqueue=False)
     running = admin_client.get(panel)
     assert 'data-running="1"' in running.content.decode()
-    assert "products-v1 is still being built" in text(running)
+    assert "products-v1 is still being built" in text_of(running)
     builds.run_to_end(build.pk)
     ended = admin_client.get(panel)
     assert 'data-running="1"' not in ended.content.decode()
-    assert "products-v1 is searched: 8 items, built just now." in text(ended)
+    assert "products-v1 is searched: 8 items, built just now." in text_of(ended)
 
 
 def test_the_panel_names_what_was_changed_since(admin_client, definition):
     definition.ef_runtime = 50
     definition.save()
     definition.fields.filter(name="image").delete()
-    said = text(admin_client.get(address("indexdefinition_change", definition)))
+    said = text_of(admin_client.get(address("indexdefinition_change", definition)))
     assert "Changed since then: EF_RUNTIME, the fields." in said
 
 
@@ -149,7 +143,7 @@ def test_progress_is_shown_in_numbers(admin_client, new_definition):
     )
     RejectedRow.objects.create(build=build, row=3, reason="missing_id", message='"id" is missing.')
     response = admin_client.get(address("indexbuild_progress", build))
-    said = text(response)
+    said = text_of(response)
     assert 'data-running="1"' in response.content.decode()
     assert 'value="25"' in response.content.decode()
     assert "25 %" in said
@@ -170,18 +164,18 @@ def test_progress_estimates_the_time_left(new_definition):
 def test_a_build_that_no_worker_takes_says_so(admin_client, new_definition):
     build = builds.start(new_definition(FEW), enqueue=False)
     page = address("indexbuild_progress", build)
-    assert "Is a Celery worker" not in text(admin_client.get(page))
+    assert "Is a Celery worker" not in text_of(admin_client.get(page))
     IndexBuild.objects.filter(pk=build.pk).update(
         created_at=build.created_at - progress.PATIENCE * 2
     )
-    assert "is a Celery worker running?" in text(admin_client.get(page))
+    assert "is a Celery worker running?" in text_of(admin_client.get(page))
 
 
 def test_a_build_whose_worker_is_gone_says_so(admin_client, new_definition):
     build = builds.start(new_definition(FEW), enqueue=False)
     past = build.created_at - timedelta(minutes=5)
     IndexBuild.objects.filter(pk=build.pk).update(status=Status.LOADING, heartbeat_at=past)
-    said = text(admin_client.get(address("indexbuild_progress", build)))
+    said = text_of(admin_client.get(address("indexbuild_progress", build)))
     assert "No sign of its worker for 5 min." in said
 
 
@@ -192,7 +186,7 @@ def test_a_failure_is_told_in_words(admin_client, new_definition):
         address("indexbuild_change", build),
         address("indexdefinition_change", definition),
     ):
-        said = text(admin_client.get(page))
+        said = text_of(admin_client.get(page))
         assert "Failed" in said
         assert "There is no file /nowhere/c.jsonl" in said
 
@@ -201,7 +195,7 @@ def test_rejected_rows_are_shown_by_reason_and_downloaded(admin_client, new_defi
     bad = [{**FEW[0], "id": f"b{n}", "price": "cheap"} for n in range(3)]
     build = built(new_definition([*FEW, *bad, {"title": "no <b>id</b>"}]))
     page = admin_client.get(address("indexbuild_change", build))
-    said = text(page)
+    said = text_of(page)
     assert 'bad numeric 3 Row 9: price: "cheap" is not a number.' in said
     assert "missing id 1 Row 12" in said
     assert "<b>id</b>" not in page.content.decode()
@@ -216,14 +210,14 @@ def test_rejected_rows_are_shown_by_reason_and_downloaded(admin_client, new_defi
 def test_making_a_build_live_asks_first(admin_client, new_definition):
     definition = new_definition(FEW)
     first, second = built(definition), built(definition)
-    assert "Make live…" in text(admin_client.get(address("indexbuild_change", first)))
-    assert "Make live…" not in text(admin_client.get(address("indexbuild_change", second)))
+    assert "Make live…" in text_of(admin_client.get(address("indexbuild_change", first)))
+    assert "Make live…" not in text_of(admin_client.get(address("indexbuild_change", second)))
 
     page = address("indexbuild_promote", first)
-    assert "Search products-v1 from now on?" in text(admin_client.get(page))
+    assert "Search products-v1 from now on?" in text_of(admin_client.get(page))
     definition.refresh_from_db()
     assert definition.live_build == second
-    assert "products-v1 is live." in text(admin_client.post(page, follow=True))
+    assert "products-v1 is live." in text_of(admin_client.post(page, follow=True))
     definition.refresh_from_db()
     assert definition.live_build == first
 
@@ -233,7 +227,7 @@ def test_what_cannot_be_made_live_says_why(admin_client, new_definition):
     first, second = built(definition), built(definition)
     valkey.drop_index(first.index_name)
     response = admin_client.post(address("indexbuild_promote", first), follow=True)
-    assert "Start a new build." in text(response)
+    assert "Start a new build." in text_of(response)
     definition.refresh_from_db()
     assert definition.live_build == second
 
@@ -241,10 +235,10 @@ def test_what_cannot_be_made_live_says_why(admin_client, new_definition):
 def test_stopping_a_build_asks_first(admin_client, new_definition):
     build = builds.start(new_definition(FEW), enqueue=False)
     page = address("indexbuild_stop", build)
-    assert "Stop building products-v1?" in text(admin_client.get(page))
+    assert "Stop building products-v1?" in text_of(admin_client.get(page))
     build.refresh_from_db()
     assert build.is_running
-    assert "Stopped by admin." in text(admin_client.post(page, follow=True))
+    assert "Stopped by admin." in text_of(admin_client.post(page, follow=True))
     build.refresh_from_db()
     assert build.status == Status.FAILED
 
@@ -263,7 +257,7 @@ def test_who_may_only_look_changes_nothing(viewer, new_definition):
         assert response.status_code == 200, page
         if not response.streaming:
             assert "/build/" not in response.content.decode()
-            assert "Make live…" not in text(response)
+            assert "Make live…" not in text_of(response)
     for page in (
         address("indexdefinition_build", definition),
         address("indexbuild_promote", ready),
@@ -302,7 +296,7 @@ def test_an_index_is_deleted_with_its_builds(
     definition = new_definition(FEW)
     build = built(definition)
     page = address("indexdefinition_delete", definition)
-    assert "all that the search engine holds" in text(admin_client.get(page))
+    assert "all that the search engine holds" in text_of(admin_client.get(page))
     with django_capture_on_commit_callbacks(execute=True):
         admin_client.post(page, {"post": "yes"})
     assert not IndexDefinition.objects.exists()
@@ -312,7 +306,7 @@ def test_an_index_is_deleted_with_its_builds(
 def test_an_index_that_a_surface_names_cannot_be_deleted(admin_client, definition):
     Surface.objects.create(slug="home", name="Home row", index=definition)
     page = address("indexdefinition_delete", definition)
-    assert "Home row" in text(admin_client.get(page))
+    assert "Home row" in text_of(admin_client.get(page))
     admin_client.post(page, {"post": "yes"})
     assert IndexDefinition.objects.filter(pk=definition.pk).exists()
 
@@ -351,7 +345,7 @@ def test_a_good_source_is_saved(admin_client):
 
 def test_rows_are_previewed_as_items(admin_client, new_definition):
     definition = new_definition([FEW[0], {"title": "no id"}, {**FEW[1], "price": "cheap"}])
-    said = text(
+    said = text_of(
         admin_client.get(
             reverse("admin:indexes_catalogsource_preview", args=[definition.source.pk])
         )
@@ -360,7 +354,7 @@ def test_rows_are_previewed_as_items(admin_client, new_definition):
     assert 'Rejected. "id" is missing' in said
     assert "category list 2 beauty, skin care" in said
 
-    said = text(
+    said = text_of(
         admin_client.get(reverse("admin:indexes_indexdefinition_preview", args=[definition.pk]))
     )
     assert "24.5 4.6 true us, eu" in said
@@ -372,7 +366,7 @@ def test_a_preview_of_an_unreadable_source_says_why(admin_client, new_definition
     page = admin_client.get(
         reverse("admin:indexes_catalogsource_preview", args=[definition.source.pk])
     )
-    assert "There is no file /nowhere/c.jsonl" in text(page)
+    assert "There is no file /nowhere/c.jsonl" in text_of(page)
 
 
 @pytest.mark.unit
@@ -396,11 +390,11 @@ def test_a_sample_stops_early_and_shows_nested_paths(
 def test_an_endpoint_is_tried_out(admin_client, new_definition, endpoint_spec):
     endpoint = new_definition().endpoint
     page = reverse("admin:indexes_embeddingendpoint_test", args=[endpoint.pk])
-    assert "Embed" in text(admin_client.get(page))
-    said = text(admin_client.get(page, {"text": "hiking boots"}))
+    assert "Embed" in text_of(admin_client.get(page))
+    said = text_of(admin_client.get(page, {"text": "hiking boots"}))
     assert re.search(r"as a search sends it: first call: 1 × 384 numbers in [\d.]+ ms", said)
     assert re.search(r"as a build sends them: 2 × 384 numbers in [\d.]+ ms", said)
 
     EmbeddingEndpoint.objects.filter(pk=endpoint.pk).update(dimension=768)
-    said = text(admin_client.get(page, {"text": "hiking boots"}))
+    said = text_of(admin_client.get(page, {"text": "hiking boots"}))
     assert "384 numbers, not 768" in said

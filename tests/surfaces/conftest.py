@@ -45,11 +45,16 @@ def add_filter(surface: Surface) -> Callable[..., SurfaceFilter]:
 
 
 @pytest.fixture
-def serving(namespace: str, settings: Any) -> Iterator[Registry]:
+def own_snapshot(namespace: str, settings: Any) -> None:
+    """What is published or revoked is pushed under a key of its own: not over that of other tests."""
+    settings.VALKEY_NAMESPACE = namespace
+
+
+@pytest.fixture
+def serving(own_snapshot: None) -> Iterator[Registry]:
     """A registry of its own on a snapshot of its own: ``refresh`` it after a push."""
     from surfaces.registry import Registry
 
-    settings.VALKEY_NAMESPACE = namespace
     registry = Registry()
     yield registry
     registry.stop()

@@ -9,16 +9,10 @@ from surfaces.digest import digest
 from surfaces.document import KeyScope
 from surfaces.models import ApiKey, Surface
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("own_snapshot")]
 
 ADD = "admin:surfaces_apikey_add"
 LIST = "admin:surfaces_apikey_changelist"
-
-
-@pytest.fixture(autouse=True)
-def own_snapshot(namespace, settings):
-    """Each change of a key pushes the serving snapshot: not over that of other tests."""
-    settings.VALKEY_NAMESPACE = namespace
 
 
 @pytest.fixture

@@ -8,14 +8,9 @@ from django.urls import reverse
 from surfaces import publishing
 from surfaces.admin import dashboard
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("own_snapshot")]
 
 MODELS = sorted(model._meta.label_lower for model in admin.site._registry)
-
-
-@pytest.fixture(autouse=True)
-def own_snapshot(namespace, settings):
-    settings.VALKEY_NAMESPACE = namespace
 
 
 @pytest.mark.parametrize("label", MODELS)

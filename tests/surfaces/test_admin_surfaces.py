@@ -1,7 +1,6 @@
 """Surfaces in the admin: drafts are saved, seen against what is live, and published on purpose."""
 
 import re
-from html import unescape
 
 import pytest
 from django.contrib.auth.models import Permission
@@ -12,14 +11,9 @@ from enrichment.models import EnrichmentSource, Signal
 from indexes.models import IndexDefinition
 from surfaces import publishing
 from surfaces.models import Reranker, RerankTerm, Surface, SurfaceRevision
+from tests.pages import text_of
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def own_snapshot(namespace, settings):
-    """Publishing pushes the serving snapshot: not over that of other tests."""
-    settings.VALKEY_NAMESPACE = namespace
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("own_snapshot")]
 
 
 @pytest.fixture
@@ -63,10 +57,6 @@ def form_of(response):
             elif value is not None and value is not False:
                 data[field.html_name] = value
     return data
-
-
-def text_of(response):
-    return unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode())))
 
 
 def shown_messages(response):

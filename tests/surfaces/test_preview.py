@@ -1,7 +1,5 @@
 """The preview's pages on the real pipeline: live and draft, and everything that can be missing."""
 
-import re
-from html import unescape
 from urllib.parse import urlencode
 
 import pytest
@@ -13,14 +11,9 @@ from indexes import builds
 from indexes.models import IndexBuild, IndexDefinition
 from surfaces import publishing
 from surfaces.models import Reranker, RerankTerm, Surface, SurfaceRevision
+from tests.pages import text_of
 
-pytestmark = pytest.mark.django_db
-
-
-@pytest.fixture(autouse=True)
-def own_snapshot(namespace, settings):
-    """Publishing pushes the serving snapshot: not over that of other tests."""
-    settings.VALKEY_NAMESPACE = namespace
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("own_snapshot")]
 
 
 @pytest.fixture
@@ -45,10 +38,6 @@ def ranked(surface):
     RerankTerm.objects.create(reranker=surface.reranker, kind="field", field="rating", weight=0.5)
     surface.save()
     return surface
-
-
-def text_of(response):
-    return unescape(re.sub(r"\s+", " ", re.sub(r"<[^>]+>", " ", response.content.decode())))
 
 
 def answer(response):
