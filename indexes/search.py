@@ -18,7 +18,7 @@ import numpy.typing as npt
 from indexes import valkey
 from indexes.commands import RawHit, SearchCommand
 from indexes.errors import SearchRejected, SearchTimeout
-from indexes.filters import NOTHING, Clause, Range, Words, compile_filter, matches
+from indexes.filters import EVERYTHING, NOTHING, Clause, Range, Words, compile_filter, matches
 from indexes.naming import DISTANCE_ALIAS, VECTOR_FIELD
 from indexes.schema import LiveIndex
 from indexes.values import decoder
@@ -93,9 +93,12 @@ def browse(
     timeout_s: float,
 ) -> Found:
     """Return the first k items in the order of a number field; items without the number are left out."""
-    query = compile_filter((Range(sort_by), *clauses), index.spec)
+    query = compile_filter(clauses, index.spec)
     if query == NOTHING or k < 1:
         return Found([], NO_SEARCH)
+    # Joined here, so that a filter as long as filters may be stays within the engine's limit.
+    having = compile_filter([Range(sort_by)], index.spec)
+    query = having if query == EVERYTHING else f"({having} {query})"
     command = SearchCommand(
         index=index.index_name,
         query=query,

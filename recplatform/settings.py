@@ -171,6 +171,7 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
 LOG_LEVEL: str = env.str("LOG_LEVEL", default="INFO").upper()
 LOGGING = logs.configure(debug=DEBUG, level=LOG_LEVEL)
 
+
 # --- Admin ----------------------------------------------------------------
 def _page(title: str, icon: str, page: str, permission: str = "") -> dict[str, Any]:
     """Return an entry of the admin's sidebar, for whoever has the permission."""

@@ -7,7 +7,15 @@ import pytest
 
 from indexes import search
 from indexes.errors import FilterError, SearchIndexMissing, SearchRejected, SearchTimeout
-from indexes.filters import AnyOf, NoneOf, Nothing, Range, Words
+from indexes.filters import (
+    MAX_QUERY_BYTES,
+    AnyOf,
+    NoneOf,
+    Nothing,
+    Range,
+    Words,
+    compile_filter,
+)
 from tests.indexes.conftest import direction
 
 
@@ -174,6 +182,17 @@ def test_browse_orders_by_a_number(circle):
     assert browse(fields=[])[0].fields == {}
     assert ids(browse(clauses=[AnyOf("brand", ("low",))])) == ["42", "39", "36"]
     assert ids(browse(clauses=[NoneOf("brand", ("high",))])) == ["42", "39", "36"]
+
+
+def test_browse_takes_a_filter_as_long_as_filters_may_be(circle):
+    field = circle.spec.field("category")
+    size = MAX_QUERY_BYTES - len(f"(@{field.name}:{{}})")
+    clause = AnyOf(field.name, ("x" * size,))
+    assert len(compile_filter([clause], circle.spec)) == MAX_QUERY_BYTES
+    found = search.browse(
+        circle, sort_by="price", descending=True, k=3, clauses=[clause], fields=[], timeout_s=5
+    )
+    assert found.hits == []
 
 
 def test_browse_leaves_out_items_without_the_number(make_index):
