@@ -114,7 +114,9 @@ class Programs:
     def call(self, *arguments: str) -> int:
         """Run a management command with its output here, and return its exit code."""
         command = [sys.executable, "manage.py", *arguments]
-        with self.children.foreground(command, env=self.environment, cwd=ROOT) as process:
+        # The commands say in words what their log lines would repeat.
+        environment = {"LOG_LEVEL": "WARNING", **self.environment}
+        with self.children.foreground(command, env=environment, cwd=ROOT) as process:
             while True:
                 self.check()
                 try:
