@@ -7,7 +7,8 @@ from pathlib import Path
 
 
 def test_a_run_ends_with_the_server_that_died() -> None:
-    ours = ("AWS_", "VALKEY_URL", "DATABASE_URL", "PYTEST_", "DJANGO_")
+    embedded = ("AWS_", "CELERY_", "DATABASE_URL", "VALKEY_CLUSTER", "VALKEY_REPLICA", "VALKEY_URL")
+    ours = (*embedded, "PYTEST_", "DJANGO_")
     done = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-q", "-p", "no:randomly", "-p", "no:cacheprovider"),
