@@ -8,9 +8,9 @@ class IndexesConfig(AppConfig):
 
     def ready(self) -> None:
         # Imported here as they need the models. Tasks are sent by name, so they have to be known.
-        from indexes import builds, checks, tasks  # noqa: F401
+        from indexes import checks, removal, tasks  # noqa: F401
         from indexes.models import IndexBuild
 
         post_delete.connect(
-            builds.on_build_deleted, sender=IndexBuild, dispatch_uid="indexes.on_build_deleted"
+            removal.on_build_deleted, sender=IndexBuild, dispatch_uid="indexes.on_build_deleted"
         )

@@ -1,36 +1,37 @@
-"""The life of a build: pending → creating → loading → indexing → ready → live, or failed, or retired.
+"""The life of a build: pending → creating → loading → indexing → validating → ready, or failed, or cancelled.
 
 Every move is compare-and-set on the status it starts from. Work is done in
 turns under a lease (``indexes.lease``), so that a message delivered twice or a
 killed worker neither doubles nor loses anything. What is live stays live until
-``promote`` moves the pointer.
+``indexes.cutover`` moves the pointer.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any
 
 import structlog
-from celery import current_app
 from django.conf import settings
 from django.contrib.auth.models import User
 from django.db import transaction
 from django.db.models import Max, Q
 from django.utils import timezone
 
-from indexes import loading, valkey
-from indexes.catalog import count_rows, version
-from indexes.errors import BuildError, IndexesError, SearchIndexMissing
-from indexes.gates import check_indexed, check_loaded, check_source, problems
+from indexes import batch_transform, catalog, changes, cutover, loading, validation, valkey
+from indexes.errors import BuildError, IndexesError
 from indexes.lease import Lease, LeaseLost
 from indexes.models import IndexBuild, IndexDefinition
 from indexes.naming import index_name, key_prefix
+from indexes.preconditions import check_indexed, check_loaded, check_source, problems
 from indexes.progress import SILENCE
-from indexes.signals import live_build_changed
+from indexes.queue import enqueue as send
+from indexes.removal import remove, remove_orphan
+from indexes.schema import IndexSpec
+from indexes.transitions import move, record
 
 log = structlog.get_logger(__name__)
 Status = IndexBuild.Status
+Verdict = IndexBuild.Verdict
 
 # Temporary failures in a row, with waits that double up to a minute: seven
 # minutes in all, in which an endpoint that is being updated comes back.
@@ -40,7 +41,11 @@ POLL = 0.25
 
 
 def start(
-    definition: IndexDefinition, *, requested_by: User | None = None, enqueue: bool = True
+    definition: IndexDefinition,
+    *,
+    requested_by: User | None = None,
+    why: str = "",
+    enqueue: bool = True,
 ) -> IndexBuild:
     """Freeze the definition as the next build and enqueue it on commit.
 
@@ -53,17 +58,21 @@ def start(
             raise BuildError(" ".join(reasons))
         last = definition.builds.aggregate(last=Max("number"))["last"] or 0
         names = (settings.VALKEY_NAMESPACE, definition.slug, last + 1)
+        spec = definition.to_spec()
         build = IndexBuild.objects.create(
             definition=definition,
             number=last + 1,
-            spec=definition.to_spec().model_dump(mode="json"),
+            spec=spec.model_dump(mode="json"),
+            fingerprint=spec.fingerprint,
+            vectors_from=_source_of_vectors(definition, spec),
             index_name=index_name(*names),
             key_prefix=key_prefix(*names),
             requested_by=requested_by,
             heartbeat_at=timezone.now(),
         )
+        record(build, Status.PENDING, by=requested_by, why=why)
         if enqueue:
-            _enqueue("run_build", build.pk)
+            send("run_build", build.pk)
     return build
 
 
@@ -94,79 +103,13 @@ def run_to_end(build_id: int) -> None:
         time.sleep(wait)
 
 
-def promote(build: IndexBuild) -> None:
-    """Make a READY build live; the one that was live becomes READY, older ones are retired.
-
-    Raises BuildError when the build is not READY or the engine has lost its index.
-    """
-    try:
-        valkey.index_info(build.index_name)
-    except SearchIndexMissing as error:
-        raise BuildError(
-            f"The search engine no longer has {build.index_name}. Start a new build."
-        ) from error
+def cancel(build: IndexBuild, *, by: User | None = None, why: str = "") -> None:
+    """End a running build from outside: its worker notices at its next write. Raises BuildError."""
     with transaction.atomic():
-        definition = IndexDefinition.objects.select_for_update().get(pk=build.definition_id)
-        previous = definition.live_build_id
-        if not _move(build.pk, Status.READY, Status.LIVE):
-            build.refresh_from_db()
-            raise BuildError(
-                f"{build.label} is {build.get_status_display().lower()}: "
-                "only a build that is ready can be made live."
-            )
-        for older in definition.builds.filter(status=Status.READY):
-            retire(older)
-        if previous is not None:
-            # Kept for the way back.
-            _move(previous, Status.LIVE, Status.READY)
-        definition.live_build = build
-        definition.save(update_fields=["live_build"])
-        live_build_changed.send(sender=IndexDefinition, definition=definition)
-    build.refresh_from_db()
-
-
-def retire(build: IndexBuild) -> None:
-    """Give up a READY build: it can no longer be made live, and leaves the engine on commit."""
-    with transaction.atomic():
-        if not _move(build.pk, Status.READY, Status.RETIRED):
-            raise BuildError(f"{build.label} is not ready, so it cannot be retired.")
-        _enqueue("retire_build", build.pk)
-
-
-def stop(build: IndexBuild, reason: str) -> None:
-    """End a running build as failed, from outside: its worker notices at its next write."""
-    with transaction.atomic():
-        stopped = IndexBuild.objects.filter(pk=build.pk, status__in=IndexBuild.RUNNING).update(
-            status=Status.FAILED, error=reason, finished_at=timezone.now(), lease_until=None
-        )
-        if not stopped:
+        over = {"finished_at": timezone.now(), "lease_until": None}
+        if not move(build, Status.CANCELLED, only_from=IndexBuild.RUNNING, by=by, why=why, **over):
             raise BuildError(f"{build.label} is not running any more.")
-        _enqueue("retire_build", build.pk)
-
-
-def remove(build_id: int) -> None:
-    """Take the index and items of a failed or retired build out of the engine. May be repeated."""
-    build = IndexBuild.objects.get(pk=build_id)
-    if build.status not in (Status.FAILED, Status.RETIRED):
-        return
-    valkey.drop_index(build.index_name)
-    valkey.delete_prefix(build.key_prefix)
-    IndexBuild.objects.filter(pk=build_id).update(removed_at=timezone.now())
-
-
-def remove_orphan(name: str, prefix: str) -> None:
-    """Take an index whose build row is deleted out of the engine."""
-    if IndexBuild.objects.filter(index_name=name).exists():
-        # A definition of the same slug was made since: its build clears the names itself.
-        return
-    valkey.drop_index(name)
-    valkey.delete_prefix(prefix)
-
-
-def on_build_deleted(instance: IndexBuild, **_: Any) -> None:
-    """Take a build out of the engine when the deletion of its row commits."""
-    if instance.removed_at is None:
-        _enqueue("remove_orphan", instance.index_name, instance.key_prefix)
+        send("retire_build", build.pk)
 
 
 def resume_stalled() -> list[str]:
@@ -179,14 +122,25 @@ def resume_stalled() -> list[str]:
         # Compare-and-set, so that two schedulers do not enqueue it twice.
         seen = IndexBuild.objects.filter(pk=build.pk, heartbeat_at=build.heartbeat_at)
         if seen.update(heartbeat_at=now):
-            _enqueue("run_build", build.pk)
+            send("run_build", build.pk)
             resumed.append(build.label)
     left = IndexBuild.objects.filter(
-        status__in=(Status.FAILED, Status.RETIRED), removed_at=None, heartbeat_at__lt=now - SILENCE
+        status__in=IndexBuild.OVER, removed_at=None, heartbeat_at__lt=now - SILENCE
     )
     for build in left:
-        _enqueue("retire_build", build.pk)
+        send("retire_build", build.pk)
     return resumed
+
+
+def _source_of_vectors(definition: IndexDefinition, spec: IndexSpec) -> IndexBuild | None:
+    """Return the build whose vectors may be taken over: the live one, else the newest kept one."""
+    kept = definition.builds.filter(status__in=(Status.LIVE, Status.READY))
+    alike = [
+        build
+        for build in kept.order_by("-number")
+        if build.to_spec().endpoint.fingerprint == spec.endpoint.fingerprint
+    ]
+    return next((build for build in alike if build.status == Status.LIVE), next(iter(alike), None))
 
 
 def _turn(lease: Lease, seconds: float) -> float | None:
@@ -202,18 +156,20 @@ def _turn(lease: Lease, seconds: float) -> float | None:
     if build.status == Status.CREATING:
         _create(lease)
     if build.status == Status.LOADING:
-        if not loading.load_slice(lease, seconds=seconds):
-            lease.release(setbacks=0, notice="")
-            return 0
-        check_loaded(build)
-        lease.save(status=Status.INDEXING, setbacks=0, notice="")
-    return _finish(lease, seconds)
+        wait = _load(lease, seconds)
+        if wait is not None:
+            return wait
+    if build.status == Status.INDEXING:
+        wait = _await_engine(lease, seconds)
+        if wait is not None:
+            return wait
+    return _validate(lease, seconds)
 
 
 def _create(lease: Lease) -> None:
     build = lease.build
     spec = build.to_spec()
-    check_source(spec)
+    probe = check_source(build)
     lease.save()
     # Left over from a worker that died here, or from a definition of the same slug.
     valkey.drop_index(build.index_name)
@@ -221,16 +177,34 @@ def _create(lease: Lease) -> None:
     valkey.create_index(build.index_name, build.key_prefix, spec)
     lease.save(
         status=Status.LOADING,
-        catalog_version=version(spec.catalog),
-        total_rows=count_rows(spec.catalog),
+        probe=probe,
+        catalog_version=catalog.version(spec.catalog),
+        catalog_time=catalog.modified_at(spec.catalog),
+        total_rows=catalog.count_rows(spec.catalog),
         loading_at=timezone.now(),
         setbacks=0,
         notice="",
     )
 
 
-def _finish(lease: Lease, seconds: float) -> float | None:
-    """Wait until the engine has indexed all, then make the build live."""
+def _load(lease: Lease, seconds: float) -> float | None:
+    """Load until the source is at its end; else return the seconds to wait before the next turn."""
+    build = lease.build
+    if build.to_spec().embed_with == "batch":
+        wait = batch_transform.prepare(lease, seconds=seconds)
+        if wait is not None:
+            lease.release(setbacks=0)
+            return wait
+    if not loading.load_slice(lease, seconds=seconds):
+        lease.release(setbacks=0, notice="")
+        return 0
+    check_loaded(build)
+    changes.catch_up(lease, status=Status.INDEXING, setbacks=0, notice="")
+    return None
+
+
+def _await_engine(lease: Lease, seconds: float) -> float | None:
+    """Wait until the engine has indexed all; else return the seconds to wait before the next turn."""
     build = lease.build
     until = time.monotonic() + seconds
     before = build.indexed
@@ -244,16 +218,47 @@ def _finish(lease: Lease, seconds: float) -> float | None:
         lease.release(setbacks=0 if state.num_docs > before else build.setbacks)
         return 1
     check_indexed(build, state)
+    lease.save(status=Status.VALIDATING, indexed=state.num_docs, setbacks=0, notice="")
+    return None
+
+
+def _validate(lease: Lease, seconds: float) -> float | None:
+    """Run the gates; then make the build live, or leave it ready for a person to decide."""
+    build = lease.build
+    if not validation.run(lease, seconds=seconds):
+        lease.release(setbacks=0)
+        return 0
     with transaction.atomic():
+        waits = _waits_for_person(build)
         lease.release(
             status=Status.READY,
-            indexed=state.num_docs,
+            why=waits or "Passed every gate.",
+            notice=waits,
             finished_at=timezone.now(),
             setbacks=0,
-            notice="",
         )
-        promote(build)
+        if not waits:
+            cutover.promote(build, why="Passed every gate.")
     return None
+
+
+def _waits_for_person(build: IndexBuild) -> str:
+    """Return why a finished build is not made live at once; empty where it is."""
+    definition = build.definition
+    definition.refresh_from_db()
+    live = definition.live_build
+    if build.verdict == Verdict.BLOCKED:
+        return "It failed a gate: mend the cause and build again, or override with a reason."
+    if definition.promotion == IndexDefinition.Promotion.MANUAL:
+        return "The index waits for a person to make its builds live."
+    if live is not None and live.fingerprint and live.fingerprint != build.fingerprint:
+        return (
+            f"It has another embedding model or metric than {live.label}: look at its gates, "
+            "try it as a canary, then make it live."
+        )
+    if live is not None and live.number > build.number:
+        return f"{live.label}, which was started later, is live already."
+    return ""
 
 
 def _set_back(lease: Lease, error: IndexesError) -> float | None:
@@ -266,9 +271,12 @@ def _set_back(lease: Lease, error: IndexesError) -> float | None:
             lease.release(notice=f"{_sentence(error)} Trying again."[:300])
             log.warning("build set back", build=build.label, error=str(error))
             return min(2.0**build.setbacks / 2, LONGEST_WAIT)
+        sentence = _sentence(error)
         with transaction.atomic():
-            lease.release(status=Status.FAILED, error=_sentence(error), finished_at=timezone.now())
-            _enqueue("retire_build", build.pk)
+            lease.release(
+                status=Status.FAILED, why=sentence, error=sentence, finished_at=timezone.now()
+            )
+            send("retire_build", build.pk)
         log.error("build failed", build=build.label, error=str(error))
     except (LeaseLost, IndexBuild.DoesNotExist):
         _tidy_after_loss(build)
@@ -276,27 +284,14 @@ def _set_back(lease: Lease, error: IndexesError) -> float | None:
 
 
 def _tidy_after_loss(build: IndexBuild) -> None:
-    """Remove what this worker wrote after its build was stopped or deleted."""
+    """Remove what this worker wrote after its build was cancelled or deleted."""
     status = IndexBuild.objects.filter(pk=build.pk).values_list("status", flat=True).first()
     if status is None:
         remove_orphan(build.index_name, build.key_prefix)
-    elif status == Status.FAILED:
+    elif status in IndexBuild.OVER:
         remove(build.pk)
-
-
-def _move(build_id: int, old: str, new: str) -> bool:
-    return IndexBuild.objects.filter(pk=build_id, status=old).update(status=new) == 1
 
 
 def _sentence(error: IndexesError) -> str:
     text = str(error) or error.reason
     return text if text.endswith((".", "!", "?")) else f"{text}."
-
-
-def _enqueue(task: str, *args: Any) -> None:
-    """Send a task on commit, by name: the tasks import this module.
-
-    A broker that is down does not undo the commit: ``resume_stalled`` sends it later.
-    """
-    message = current_app.signature(f"indexes.tasks.{task}", args=args)
-    transaction.on_commit(message.delay, robust=True)

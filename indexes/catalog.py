@@ -15,6 +15,7 @@ import time
 import zlib
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
@@ -76,6 +77,14 @@ def version(spec: CatalogSpec) -> str:
     with _translated(spec):
         found = _path(spec).stat()
     return f"{found.st_size}-{found.st_mtime_ns}"
+
+
+def modified_at(spec: CatalogSpec) -> datetime:
+    """Return when the source was last written."""
+    if _is_s3(spec):
+        return s3.modified_at(spec.uri)
+    with _translated(spec):
+        return datetime.fromtimestamp(_path(spec).stat().st_mtime, UTC)
 
 
 def _format(spec: CatalogSpec) -> ModuleType:

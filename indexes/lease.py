@@ -11,10 +11,12 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
+from django.db import transaction
 from django.db.models import F, Q
 from django.utils import timezone
 
 from indexes.models import IndexBuild
+from indexes.transitions import record
 
 # Renewed about once a second while things go well. As long as this, so that a
 # slow endpoint with its retries does not lose it; a killed worker costs no more.
@@ -46,23 +48,29 @@ class Lease:
             return None
         return cls(IndexBuild.objects.get(pk=build_id), until)
 
-    def save(self, **changes: Any) -> None:
-        """Renew the lease and write the changes, or raise LeaseLost with nothing written."""
-        self._write(timezone.now() + LEASE, changes)
+    def save(self, *, why: str = "", **changes: Any) -> None:
+        """Renew the lease and write the changes, or raise LeaseLost with nothing written.
 
-    def release(self, **changes: Any) -> None:
+        A new ``status`` goes into the timeline, with the reason given in ``why``.
+        """
+        self._write(timezone.now() + LEASE, why, changes)
+
+    def release(self, *, why: str = "", **changes: Any) -> None:
         """Give the lease back and write the changes, or raise LeaseLost with nothing written."""
-        self._write(None, changes)
+        self._write(None, why, changes)
 
-    def _write(self, until: datetime | None, changes: dict[str, Any]) -> None:
+    def _write(self, until: datetime | None, why: str, changes: dict[str, Any]) -> None:
         known = IndexBuild.objects.filter(
             pk=self.build.pk,
             status=self.build.status,
             cursor=self.build.cursor,
             lease_until=self.until,
         )
-        if known.update(lease_until=until, heartbeat_at=timezone.now(), **changes) != 1:
-            raise LeaseLost(self.build.label)
+        with transaction.atomic():
+            if known.update(lease_until=until, heartbeat_at=timezone.now(), **changes) != 1:
+                raise LeaseLost(self.build.label)
+            if "status" in changes:
+                record(self.build, changes["status"], why=why)
         for name, value in changes.items():
             setattr(self.build, name, value)
         self.build.lease_until = until

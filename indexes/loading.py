@@ -110,7 +110,7 @@ def _load(lease: Lease, spec: IndexSpec, rows: list[SourceRow], embed: Embed) ->
                 f"refused. {shard.rejected[-1].message}"
             )
         written += done
-        lease.save(embedded=build.written + written)
+        lease.save(under_way=min(start + size, len(shard.items)))
     _commit(lease, shard, rows[-1].number, written)
 
 
@@ -182,7 +182,8 @@ def _commit(lease: Lease, shard: _Shard, cursor: int, written: int) -> None:
         lease.save(
             cursor=cursor,
             written=build.written + written,
-            embedded=build.written + written,
+            embedded=build.embedded + written,
+            under_way=0,
             rejected=build.rejected + len(shard.rejected),
             setbacks=0,
             notice="",

@@ -8,6 +8,11 @@ VECTOR_FIELD = "rp_vector"
 DISTANCE_ALIAS = "rp_distance"
 # The catalog row an item was made from: tells a duplicate id from a repeated shard.
 ROW_FIELD = "rp_row"
+# Digests of what an item was made from: of the text alone, and of text and fields.
+TEXT_FIELD = "rp_text"
+CONTENT_FIELD = "rp_content"
+# The version that its row gave, as a number: nothing older is written over it.
+VERSION_FIELD = "rp_version"
 # Catalog fields may not start with it: the platform's own hash fields do.
 RESERVED_PREFIX = "rp_"
 

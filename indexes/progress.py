@@ -51,7 +51,7 @@ def of(build: IndexBuild, now: datetime) -> Progress:
     """Return the progress of a build at a moment."""
     rate = left = None
     # The cursor moves a shard at a time; what the shard under way has done counts too.
-    rows = build.cursor + max(build.embedded - build.written, 0)
+    rows = build.cursor + build.under_way
     if build.status == Status.LOADING and build.loading_at and rows:
         rate = rows / max((now - build.loading_at).total_seconds(), 0.1)
         if build.total_rows:
@@ -84,7 +84,7 @@ def _fraction(build: IndexBuild, rows: int) -> float | None:
     match build.status:
         case Status.PENDING | Status.CREATING:
             return 0.0
-        case Status.INDEXING | Status.READY | Status.LIVE | Status.RETIRED:
+        case Status.INDEXING | Status.VALIDATING | Status.READY | Status.LIVE | Status.RETIRED:
             return 1.0
         case _ if build.total_rows:
             return min(rows / build.total_rows, 1.0)

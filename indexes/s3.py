@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import datetime
 from functools import cache
 from typing import IO, TYPE_CHECKING, Any
 
@@ -101,6 +102,13 @@ def _refused(uri: str, error: ClientError) -> CatalogError:
 def _client() -> S3Client:
     config = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard"})
     return boto3.client("s3", region_name=settings.AWS_REGION, config=config)
+
+
+def modified_at(uri: str) -> datetime:
+    """Return when the object was last written."""
+    bucket, key = split(uri)
+    with translated(uri):
+        return _client().head_object(Bucket=bucket, Key=key)["LastModified"]
 
 
 class _ObjectStream(io.RawIOBase):

@@ -2,7 +2,7 @@
 
 from celery import shared_task
 
-from indexes import builds
+from indexes import builds, cutover, removal
 
 
 @shared_task
@@ -21,11 +21,17 @@ def resume_stalled_builds() -> list[str]:
 
 @shared_task
 def retire_build(build_id: int) -> None:
-    """Take a failed or retired build out of the engine."""
-    builds.remove(build_id)
+    """Take a build that is over out of the engine."""
+    removal.remove(build_id)
 
 
 @shared_task
 def remove_orphan(index_name: str, key_prefix: str) -> None:
     """Take an index out of the engine whose build row is deleted."""
-    builds.remove_orphan(index_name, key_prefix)
+    removal.remove_orphan(index_name, key_prefix)
+
+
+@shared_task
+def retire_expired_builds() -> list[str]:
+    """Give up the builds that are kept for a roll back no longer."""
+    return cutover.retire_expired()

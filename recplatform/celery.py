@@ -26,4 +26,8 @@ app.conf.beat_schedule = {
         "task": "indexes.tasks.resume_stalled_builds",
         "schedule": timedelta(seconds=30),
     },
+    "retire-expired-builds": {
+        "task": "indexes.tasks.retire_expired_builds",
+        "schedule": timedelta(minutes=10),
+    },
 }

@@ -123,10 +123,18 @@ class PublishedSurface(Frozen):
 
 
 class KeyScope(Frozen):
-    """An API key: a name for the logs and the surfaces it may call (None: all)."""
+    """An API key: a name for the logs, the surfaces it may call (None: all), the indexes it may write to."""
 
     name: str
     surfaces: tuple[str, ...] | None = None
+    indexes: tuple[str, ...] = ()
+
+
+class Canary(Frozen):
+    """A ready build that answers part of an index's traffic: ``percent`` of it, from 0 to 100."""
+
+    percent: float
+    index: LiveIndex
 
 
 class Snapshot(Frozen):
@@ -135,4 +143,5 @@ class Snapshot(Frozen):
     version: int
     surfaces: dict[str, PublishedSurface] = {}
     indexes: dict[str, LiveIndex] = {}
+    canaries: dict[str, Canary] = {}
     keys: dict[str, KeyScope] = {}

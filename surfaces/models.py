@@ -248,6 +248,12 @@ class ApiKey(models.Model):
     prefix = models.CharField(max_length=12, editable=False)
     digest = models.CharField(max_length=64, unique=True, editable=False)
     surfaces = models.ManyToManyField(Surface, blank=True, help_text="Empty: every surface.")
+    indexes = models.ManyToManyField(
+        IndexDefinition,
+        blank=True,
+        related_name="+",
+        help_text="Indexes whose items it may change. Empty: none.",
+    )
     # Set as soon as a surface is chosen: a key that loses its last surface, because
     # that surface was deleted, must not become a key to every surface.
     scoped = models.BooleanField(default=False, editable=False)

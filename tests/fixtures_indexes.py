@@ -1,6 +1,7 @@
 """A small live index for every package's tests, and a factory of definitions to build."""
 
 import json
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -184,6 +185,8 @@ def definition(db: None, built_index: BuiltIndex, endpoint_spec: EndpointSpec) -
         number=1,
         status=IndexBuild.Status.LIVE,
         spec=built_index.live.spec.model_dump(mode="json"),
+        fingerprint=built_index.live.spec.fingerprint,
+        probe=b64decode(built_index.live.probe),
         index_name=built_index.live.index_name,
         key_prefix=built_index.live.key_prefix,
         cursor=items,

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.contrib import admin, messages
+from django.contrib.auth.models import User
 from django.core.exceptions import PermissionDenied
 from django.db.models import Count, Min
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
@@ -18,7 +19,7 @@ from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
-from indexes import builds, progress
+from indexes import builds, cutover, progress
 from indexes.admin.pages import ago, count, found, page, say
 from indexes.admin.readonly import ReadOnly
 from indexes.errors import IndexesError
@@ -154,7 +155,7 @@ class IndexBuildAdmin(ReadOnly, BuildColumns, ModelAdmin):
                 age=ago(build.finished_at),
             )
         try:
-            builds.promote(build)
+            cutover.promote(build, by=person(request))
         except IndexesError as error:
             say(request, error)
         else:
@@ -169,7 +170,7 @@ class IndexBuildAdmin(ReadOnly, BuildColumns, ModelAdmin):
             title = f"Stop {build.label}"
             return page(self, request, "indexbuild/stop.html", title, build, build=build)
         try:
-            builds.stop(build, f"Stopped by {request.user}.")
+            builds.cancel(build, by=person(request))
         except IndexesError as error:
             say(request, error)
         else:
@@ -217,6 +218,11 @@ class IndexBuildAdmin(ReadOnly, BuildColumns, ModelAdmin):
     def made_from(self, obj: IndexBuild) -> SafeString:
         spec = json.dumps(obj.spec, indent=2, ensure_ascii=False)
         return format_html('<pre class="rp-spec">{}</pre>', spec)
+
+
+def person(request: HttpRequest) -> User | None:
+    """Return who asks, for the timeline."""
+    return request.user if isinstance(request.user, User) else None
 
 
 def may_move(request: HttpRequest) -> bool:

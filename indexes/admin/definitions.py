@@ -17,7 +17,7 @@ from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action, display
 
-from indexes import builds, gates
+from indexes import builds, preconditions
 from indexes.admin.builds import STATUS_COLOURS, BuildColumns, build_context
 from indexes.admin.pages import ago, count, found, page, say
 from indexes.admin.readonly import ReadOnly
@@ -217,7 +217,7 @@ class IndexDefinitionAdmin(ModelAdmin):
             "live_items": self.items(definition),
             "live_age": self.age(definition),
             "changed": changed_parts(definition),
-            "problems": gates.problems(definition),
+            "problems": preconditions.problems(definition),
             "panel_url": reverse("admin:indexes_indexdefinition_panel", args=[definition.pk]),
             "may_build": self.has_change_permission(request, definition),
             **(build_context(request, newest) if newest and unfinished else {"build": None}),

@@ -42,10 +42,11 @@ def test_it_returns_at_once_when_told_so(new_definition):
     assert definition.builds.get().status == IndexBuild.Status.PENDING
 
 
-def test_a_second_build_is_refused(new_definition):
+def test_a_third_build_at_once_is_refused(new_definition):
     new_definition(FEW)
     run("products", "--no-wait")
-    with pytest.raises(CommandError, match="products-v1 is still being built"):
+    run("products", "--no-wait")
+    with pytest.raises(CommandError, match="products-v1 and products-v2 are still being built"):
         run("products")
 
 

@@ -6,11 +6,11 @@ from collections.abc import Iterator
 from datetime import timedelta
 
 import pytest
-from django.db import IntegrityError, connection, transaction
+from django.db import connection
 from django.db.models import RestrictedError
 from django.utils import timezone
 
-from indexes import builds, embedding, sagemaker, valkey
+from indexes import builds, cutover, embedding, removal, sagemaker, valkey
 from indexes.errors import BuildError, SearchIndexMissing
 from indexes.lease import Lease
 from indexes.models import IndexBuild, IndexDefinition
@@ -146,15 +146,19 @@ def test_a_definition_that_cannot_be_built_says_why(new_definition, changes, sai
         builds.start(new_definition(FEW, **changes))
 
 
-def test_one_build_at_a_time(new_definition):
+def test_two_builds_of_an_index_run_side_by_side_and_no_third(new_definition):
     definition = new_definition(FEW)
-    first = builds.start(definition, enqueue=False)
-    with pytest.raises(BuildError, match="products-v1 is still being built"):
+    first, second = (builds.start(definition, enqueue=False) for _ in range(2))
+    with pytest.raises(BuildError, match="products-v1 and products-v2 are still being built"):
         builds.start(definition)
-    first.pk = None
-    first.number, first.index_name, first.key_prefix = 2, "other", "other:"
-    with pytest.raises(IntegrityError, match="one_running_build"), transaction.atomic():
-        first.save(force_insert=True)
+    builds.run_to_end(second.pk)
+    builds.run_to_end(first.pk)
+    first.refresh_from_db()
+    second.refresh_from_db()
+    # The one that was started first does not take the place of the newer one.
+    assert (first.status, second.status) == (Status.READY, Status.LIVE)
+    assert valkey.index_info(first.index_name).num_docs == len(FEW)
+    assert valkey.index_info(second.index_name).num_docs == len(FEW)
 
 
 @pytest.mark.parametrize(
@@ -209,7 +213,7 @@ def test_a_failed_build_leaves_the_live_one_and_nothing_else(
     with django_capture_on_commit_callbacks(execute=True):
         failed = build(definition)
     assert failed.status == Status.FAILED
-    assert "4 of 6 rows were rejected (67%); at most 50% may be" in failed.error
+    assert "4 of 6 rows were rejected (67 %); at most 50 % may be" in failed.error
     assert '"id" is missing' in failed.error
     assert live_build(definition) == first
     assert valkey.index_info(first.index_name).num_docs == len(FEW)
@@ -326,7 +330,7 @@ def test_promoting_an_older_build_rolls_back(new_definition, moves):
     first, second = build(definition), build(definition)
     first.refresh_from_db()
     assert (first.status, second.status) == (Status.READY, Status.LIVE)
-    builds.promote(first)
+    cutover.promote(first)
     second.refresh_from_db()
     assert (first.status, second.status) == (Status.LIVE, Status.READY)
     assert live_build(definition) == first
@@ -349,7 +353,7 @@ def test_the_build_before_the_last_leaves_the_engine(
     for kept in (second, third):
         assert valkey.index_info(kept.index_name).num_docs == len(FEW)
     with pytest.raises(BuildError, match="no longer has"):
-        builds.promote(first)
+        cutover.promote(first)
 
 
 @pytest.mark.parametrize("status", [Status.LOADING, Status.FAILED, Status.RETIRED])
@@ -358,7 +362,7 @@ def test_only_a_ready_build_can_be_promoted(new_definition, status):
     first, second = build(definition), build(definition)
     IndexBuild.objects.filter(pk=first.pk).update(status=status)
     with pytest.raises(BuildError, match="only a build that is ready"):
-        builds.promote(first)
+        cutover.promote(first)
     assert live_build(definition) == second
 
 
@@ -367,7 +371,7 @@ def test_a_build_that_the_engine_lost_cannot_be_promoted(new_definition):
     first, second = build(definition), build(definition)
     valkey.drop_index(first.index_name)
     with pytest.raises(BuildError, match=r"no longer has .* Start a new build"):
-        builds.promote(first)
+        cutover.promote(first)
     assert live_build(definition) == second
 
 
@@ -381,7 +385,7 @@ def test_a_receiver_that_fails_keeps_the_old_pointer(new_definition):
     live_build_changed.connect(refuse)
     try:
         with pytest.raises(RuntimeError):
-            builds.promote(first)
+            cutover.promote(first)
     finally:
         live_build_changed.disconnect(refuse)
     assert live_build(definition) == second
@@ -391,12 +395,12 @@ def test_a_receiver_that_fails_keeps_the_old_pointer(new_definition):
 def test_what_is_live_cannot_be_removed_or_stopped(new_definition):
     definition = new_definition(FEW)
     live = build(definition)
-    builds.remove(live.pk)
+    removal.remove(live.pk)
     assert valkey.index_info(live.index_name).num_docs == len(FEW)
     with pytest.raises(BuildError, match="not running"):
-        builds.stop(live, "Stopped.")
+        builds.cancel(live, why="Stopped.")
     with pytest.raises(BuildError, match="not ready"):
-        builds.retire(live)
+        cutover.retire(live)
     with pytest.raises(RestrictedError):
         live.delete()
 
@@ -406,9 +410,9 @@ def test_a_stopped_build_leaves_nothing_behind(new_definition, django_capture_on
     lease = Lease.claim(started.pk)
     assert lease is not None
     with django_capture_on_commit_callbacks(execute=True):
-        builds.stop(started, "Stopped by ada.")
+        builds.cancel(started, why="Stopped by ada.")
     started.refresh_from_db()
-    assert (started.status, started.error) == (Status.FAILED, "Stopped by ada.")
+    assert (started.status, started.error) == (Status.CANCELLED, "")
     assert started.removed_at is not None
     assert builds.run(started.pk) is None
 
@@ -418,8 +422,8 @@ def test_a_worker_whose_build_is_stopped_clears_what_it_wrote_since(new_definiti
     create_index = valkey.create_index
 
     def stopped_meanwhile(*args: object) -> bool:
-        builds.stop(started, "Stopped by ada.")
-        builds.remove(started.pk)
+        builds.cancel(started, why="Stopped by ada.")
+        removal.remove(started.pk)
         return create_index(*args)  # type: ignore[arg-type]  # passed through
 
     monkeypatch.setattr(valkey, "create_index", stopped_meanwhile)
@@ -455,7 +459,7 @@ def test_deleting_a_definition_clears_the_engine(
 
 def test_a_late_removal_spares_a_new_build_of_the_same_name(new_definition):
     live = build(new_definition(FEW))
-    builds.remove_orphan(live.index_name, live.key_prefix)
+    removal.remove_orphan(live.index_name, live.key_prefix)
     assert valkey.index_info(live.index_name).num_docs == len(FEW)
 
 

@@ -1,6 +1,6 @@
-"""What a build must pass: before it starts, before it loads, after it loaded, before it goes live.
+"""What must hold before a build starts, before it loads, after it loaded, and when it is indexed.
 
-Each gate raises an error whose sentence names the field to change. What is live
+Each check raises an error whose sentence names the field to change. What is live
 stays live whenever one says no.
 """
 
@@ -15,13 +15,12 @@ from indexes.catalog import read_rows
 from indexes.commands import IndexState
 from indexes.embedding import embed_passages
 from indexes.errors import BuildError, RowError
-from indexes.items import PLACEHOLDER, ItemMaker
+from indexes.items import PLACEHOLDER, ItemMaker, encode_vector
 from indexes.models import IndexBuild, IndexDefinition
-from indexes.schema import IndexSpec
+from indexes.schema import PROBE_TEXT
 
-# A wrong id field or template rejects every row; a catalog that is half broken
-# would empty half the shop. Neither may replace what is live.
-MAX_REJECTED_SHARE = 0.5
+# An index may be built from old and new settings side by side; more than that is a mistake.
+MAX_RUNNING = 2
 # Read before anything is made: a catalog without one good row among these fails at once.
 SAMPLE_ROWS = 1000
 
@@ -29,9 +28,10 @@ SAMPLE_ROWS = 1000
 def problems(definition: IndexDefinition) -> list[str]:
     """Return every reason why the definition cannot be built now, each a sentence."""
     found = []
-    running = definition.builds.filter(status__in=IndexBuild.RUNNING).first()
-    if running:
-        found.append(f"{running.label} is still being built: wait for it, or stop it.")
+    running = definition.builds.filter(status__in=IndexBuild.RUNNING).order_by("number")
+    if len(running) >= MAX_RUNNING:
+        labels = " and ".join(build.label for build in running)
+        found.append(f"{labels} are still being built: wait for one, or cancel it.")
     if not definition.fields.exists():
         found.append("The index has no fields: add those to filter by and to show.")
     if not PLACEHOLDER.search(definition.source.text_template):
@@ -42,8 +42,13 @@ def problems(definition: IndexDefinition) -> list[str]:
     return found
 
 
-def check_source(spec: IndexSpec) -> None:
-    """Raise unless the catalog has a row that becomes an item, and the endpoint embeds its text."""
+def check_source(build: IndexBuild) -> bytes | None:
+    """Raise unless the catalog has a row that becomes an item, and the endpoint embeds its text.
+
+    Return the probe vector. Where vectors are taken over from another build, the endpoint
+    is not called and its probe is that build's.
+    """
+    spec = build.to_spec()
     maker = ItemMaker(spec.catalog, spec.fields)
     rejected: list[tuple[int, RowError]] = []
     for row in islice(read_rows(spec.catalog), SAMPLE_ROWS):
@@ -54,8 +59,10 @@ def check_source(spec: IndexSpec) -> None:
         except RowError as error:
             rejected.append((row.number, error))
         else:
-            embed_passages(spec.endpoint, [item.text])
-            return
+            if build.vectors_from is not None:
+                return bytes(build.vectors_from.probe) if build.vectors_from.probe else None
+            _, probe = embed_passages(spec.endpoint, [item.text, PROBE_TEXT])
+            return encode_vector(probe)
     if not rejected:
         raise BuildError(
             f'The catalog {spec.catalog.uri} has no rows: correct "path or s3:// URI" '
@@ -74,15 +81,16 @@ def check_loaded(build: IndexBuild) -> None:
     rows = build.written + build.rejected
     if not rows:
         raise BuildError(f"The catalog {build.to_spec().catalog.uri} has no rows.")
-    share = build.rejected / rows
-    if build.written and share <= MAX_REJECTED_SHARE:
+    percent = 100 * build.rejected / rows
+    most = build.definition.max_rejected_percent
+    if build.written and percent <= most:
         return
     reasons = build.rejected_rows.values("reason").annotate(rows=Count("id"), first=Min("row"))
     worst = reasons.order_by("-rows")[0]
     example = build.rejected_rows.get(row=worst["first"])
     raise BuildError(
-        f"{build.rejected:,} of {rows:,} rows were rejected ({share:.0%}); "
-        f"at most {MAX_REJECTED_SHARE:.0%} may be. Most often: {example.message} "
+        f"{build.rejected:,} of {rows:,} rows were rejected ({percent:.0f} %); "
+        f"at most {most} % may be. Most often: {example.message} "
         f"(row {example.row}). {_advice(example.reason)}"
     )
 

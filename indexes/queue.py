@@ -1,0 +1,15 @@
+"""Sending Celery tasks by name, on commit: the tasks import the modules that send them."""
+
+from typing import Any
+
+from celery import current_app
+from django.db import transaction
+
+
+def enqueue(task: str, *args: Any) -> None:
+    """Send a task of ``indexes.tasks`` when the transaction commits.
+
+    A broker that is down does not undo the commit: the periodic tasks send it later.
+    """
+    message = current_app.signature(f"indexes.tasks.{task}", args=args)
+    transaction.on_commit(message.delay, robust=True)

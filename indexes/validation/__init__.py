@@ -1,0 +1,5 @@
+"""The gates between a loaded build and live: each a figure against a threshold."""
+
+from indexes.validation.runner import run
+
+__all__ = ["run"]
