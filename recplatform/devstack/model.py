@@ -12,6 +12,8 @@ import numpy.typing as npt
 from recplatform.devstack.errors import ComponentMissing
 
 DIMENSION = 384
+# Of the second model that the server offers: see ``shortened``.
+SHORT_DIMENSION = 256
 MAX_TOKENS = 256
 THREADS = 2
 VARIABLE = "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME"
@@ -50,6 +52,17 @@ class MiniLM:
         )
         pooled = np.einsum("btd,bt->bd", tokens, mask.astype(np.float32))
         return np.asarray(pooled / np.linalg.norm(pooled, axis=1, keepdims=True), np.float32)
+
+
+def shortened(vectors: Vectors, dimension: int) -> Vectors:
+    """Return the first numbers of each vector, scaled to length 1 again.
+
+    As for models trained to be cut (Kusupati et al., "Matryoshka Representation
+    Learning", 2022). MiniLM was not, so a little quality is lost: it stands in for
+    a second model of another dimension without a second download.
+    """
+    cut = vectors[:, :dimension]
+    return np.asarray(cut / np.linalg.norm(cut, axis=1, keepdims=True), np.float32)
 
 
 def check_wheels() -> None:

@@ -4,6 +4,10 @@ It answers what boto3's ``sagemaker-runtime`` client sends
 (``POST /endpoints/{name}/invocations``) and what a SageMaker container must
 (``GET /ping``, ``POST /invocations``), with SageMaker's own errors.
 
+Two endpoint names lead to the one transformer in memory: ``minilm-l6-v2`` answers its
+384 numbers, ``minilm-l6-v2-256`` the first 256 of them scaled to length 1 again, which
+makes it another model to upgrade to.
+
 Run as ``python -m recplatform.devstack.model_server [--port N] [--endpoint NAME]``.
 """
 
@@ -11,7 +15,8 @@ import argparse
 import asyncio
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import orjson
 import uvicorn
@@ -21,9 +26,14 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from recplatform.devstack.batching import Batcher, QueueFull
-from recplatform.devstack.model import MiniLM
+from recplatform.devstack.model import DIMENSION, SHORT_DIMENSION, MiniLM, shortened
 
 DEFAULT_ENDPOINT_NAME = "minilm-l6-v2"
+SHORT_ENDPOINT_NAME = "minilm-l6-v2-256"
+# The names that are served, and how many numbers a vector of each has.
+ENDPOINTS: Mapping[str, int] = MappingProxyType(
+    {DEFAULT_ENDPOINT_NAME: DIMENSION, SHORT_ENDPOINT_NAME: SHORT_DIMENSION}
+)
 MAX_BODY_BYTES = 6 * 1024 * 1024
 LOG_STREAM = "arn:aws:logs:us-east-1:000000000000:log-group:/aws/sagemaker/Endpoints/{}"
 
@@ -38,8 +48,12 @@ class Refused(Exception):
         self.body = {"message": message, "Message": message, **more}
 
 
-def build_app(batcher: Batcher, endpoints: Sequence[str] = (DEFAULT_ENDPOINT_NAME,)) -> Starlette:
-    """Return the application that serves the model under each endpoint name."""
+def build_app(batcher: Batcher, endpoints: Mapping[str, int] = ENDPOINTS) -> Starlette:
+    """Return the application that serves the model under each endpoint name, in its dimension.
+
+    What asks for no endpoint is answered as the first of them.
+    """
+    first = next(iter(endpoints))
 
     async def invoke_endpoint(request: Request) -> Response:
         name = request.path_params["name"]
@@ -50,7 +64,7 @@ def build_app(batcher: Batcher, endpoints: Sequence[str] = (DEFAULT_ENDPOINT_NAM
         return await answer(request, name)
 
     async def invoke(request: Request) -> Response:
-        return await answer(request, endpoints[0])
+        return await answer(request, first)
 
     async def answer(request: Request, name: str) -> Response:
         texts = read_inputs(await read_body(request))
@@ -67,6 +81,8 @@ def build_app(batcher: Batcher, endpoints: Sequence[str] = (DEFAULT_ENDPOINT_NAM
                 OriginalMessage=str(exc),
                 LogStreamArn=LOG_STREAM.format(name),
             ) from exc
+        if vectors.shape[1] > endpoints[name]:
+            vectors = shortened(vectors, endpoints[name])
         body = orjson.dumps(vectors, option=orjson.OPT_SERIALIZE_NUMPY)
         return _json(body, 200, {"x-Amzn-Invoked-Production-Variant": "AllTraffic"})
 
@@ -134,10 +150,13 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8081)
     parser.add_argument("--fd", type=int, help="serve on this inherited socket instead of a port")
     parser.add_argument(
-        "--endpoint", action="append", help=f"a name to serve; default {DEFAULT_ENDPOINT_NAME}"
+        "--endpoint",
+        action="append",
+        help=f"a name to serve in {DIMENSION} numbers; default {' and '.join(ENDPOINTS)}",
     )
     args = parser.parse_args()
-    app = build_app(Batcher(MiniLM()), args.endpoint or [DEFAULT_ENDPOINT_NAME])
+    named = dict.fromkeys(args.endpoint or (), DIMENSION)
+    app = build_app(Batcher(MiniLM()), named or ENDPOINTS)
     config = uvicorn.Config(
         app,
         host=args.host,

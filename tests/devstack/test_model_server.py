@@ -12,8 +12,12 @@ import urllib3
 from botocore.exceptions import ClientError
 
 from recplatform.devstack.batching import Batcher
-from recplatform.devstack.model import DIMENSION, MiniLM, Vectors
-from recplatform.devstack.model_server import DEFAULT_ENDPOINT_NAME, MAX_BODY_BYTES
+from recplatform.devstack.model import DIMENSION, SHORT_DIMENSION, MiniLM, Vectors
+from recplatform.devstack.model_server import (
+    DEFAULT_ENDPOINT_NAME,
+    MAX_BODY_BYTES,
+    SHORT_ENDPOINT_NAME,
+)
 from recplatform.devstack.ports import HOST
 from tests.devstack.conftest import Served
 
@@ -44,6 +48,17 @@ def test_one_text_gives_one_unit_vector(served: Served, text: str) -> None:
 def test_a_list_gives_the_vectors_of_its_texts_in_order(served: Served, model: MiniLM) -> None:
     texts = [f"product number {number} {'in black ' * (number % 5)}" for number in range(70)]
     np.testing.assert_allclose(embed(served, texts), model(texts), atol=1e-5)
+
+
+def test_the_short_endpoint_answers_the_beginning_of_the_same_vectors(
+    served: Served, model: MiniLM
+) -> None:
+    texts = ["gps watch", "smartwatch with satellite navigation", "black toner"]
+    short = invoke(served, json.dumps({"inputs": texts}).encode(), SHORT_ENDPOINT_NAME)
+    begin = model(texts)[:, :SHORT_DIMENSION]
+    np.testing.assert_allclose(np.linalg.norm(short, axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(short * np.linalg.norm(begin, axis=1)[:, None], begin, atol=1e-5)
+    assert short[0] @ short[1] > short[0] @ short[2] + 0.3
 
 
 def test_concurrent_callers_each_get_their_own_vector(served: Served, model: MiniLM) -> None:
