@@ -79,6 +79,14 @@ def read_vectors(body: bytes, *, count: int, endpoint: EndpointSpec) -> Vectors:
     return vectors
 
 
+def unit_length(vectors: Vectors) -> Vectors:
+    """Return the rows scaled to length 1. A vector of zeros has no direction and stays what it is."""
+    # In 64 bits, as squares leave the range of 32 bits early.
+    lengths = np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    scaled: Vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return scaled
+
+
 class _Unreadable(Exception):
     """Why an answer holds no vectors; completes the sentence "The answer …"."""
 
@@ -201,9 +209,4 @@ def _clean(text: str) -> str:
 
 
 def _finished(vectors: Vectors, endpoint: EndpointSpec) -> Vectors:
-    if not endpoint.normalize:
-        return vectors
-    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    # A vector of zeros has no direction and stays what it is.
-    unit: Vectors = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    return unit
+    return unit_length(vectors) if endpoint.normalize else vectors

@@ -6,41 +6,67 @@ every value is checked here, and a bad one rejects its row with a reason.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from hashlib import blake2b
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from indexes.errors import RowError
-from indexes.schema import CatalogSpec, FieldSpec
-from indexes.values import encode, tag_text
+from indexes.given import Vector, given_vector, given_version
+from indexes.naming import CONTENT_FIELD, ROW_FIELD, TEXT_FIELD, VECTOR_FIELD, VERSION_FIELD
+from indexes.schema import CatalogSpec, EndpointSpec, FieldSpec, IndexSpec
+from indexes.values import TooLong, encode, tag_text
 
 MAX_ID = 256
 # Models read some 512 tokens; more text only costs time and request size.
 MAX_TEXT = 8000
+# Digests only tell whether something changed; nobody gains by a collision.
+DIGEST_BYTES = 16
+# In place of the digest of a text where its vector is not made from it.
+NO_DIGEST = b""
 
 PLACEHOLDER = re.compile(r"\{([^{}]+)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class CatalogItem:
-    """A product document before it has its vector."""
+    """A product document before it is written; ``vector`` where its row brought one along."""
 
     id: str
     text: str
     fields: dict[str, bytes]
+    vector: Vector | None = None
+    version: float | None = None
 
 
 class ItemMaker:
-    """Turns the rows of a catalog into items with these fields."""
+    """Turns the rows of a catalog into items with these fields.
 
-    def __init__(self, catalog: CatalogSpec, fields: Sequence[FieldSpec]) -> None:
+    Without an endpoint, of which a ready vector has the dimension, no vector is read.
+    """
+
+    def __init__(
+        self,
+        catalog: CatalogSpec,
+        fields: Sequence[FieldSpec],
+        endpoint: EndpointSpec | None = None,
+    ) -> None:
         self._id_field = catalog.id_field
         self._template = catalog.text_template
+        self._version_field = catalog.version_field
+        self._vector_field = catalog.vector_field
+        self._endpoint = endpoint
         self._fields = fields
+
+    @classmethod
+    def of(cls, spec: IndexSpec) -> ItemMaker:
+        """Return the maker of the items of a build."""
+        return cls(spec.catalog, spec.fields, spec.endpoint)
 
     def make(self, row: Mapping[str, Any]) -> CatalogItem:
         """Return the item, or raise RowError with a reason that can be counted."""
@@ -53,7 +79,17 @@ class ItemMaker:
             value = _encoded(field, lookup(row, field.source))
             if value is not None:
                 fields[field.name] = value
-        return CatalogItem(item_id, text, fields)
+        return CatalogItem(item_id, text, fields, self._vector(row), self._version(row))
+
+    def _vector(self, row: Mapping[str, Any]) -> Vector | None:
+        if not self._vector_field or self._endpoint is None:
+            return None
+        return given_vector(lookup(row, self._vector_field), self._vector_field, self._endpoint)
+
+    def _version(self, row: Mapping[str, Any]) -> float | None:
+        if not self._version_field:
+            return None
+        return given_version(lookup(row, self._version_field), self._version_field)
 
 
 def lookup(row: Any, path: str) -> Any:
@@ -75,9 +111,55 @@ def fill(template: str, row: Mapping[str, Any]) -> str:
     return " ".join(filled.split())[:MAX_TEXT]
 
 
+def text_digest(text: str) -> bytes:
+    """Return what two texts share only if they are the same: 16 bytes."""
+    return blake2b(_text_bytes(text), digest_size=DIGEST_BYTES).digest()
+
+
+def content_digest(item: CatalogItem) -> bytes:
+    """Return what differs when anything of an item but its version does: 16 bytes.
+
+    Over the text, the encoded fields in the order of their names, and the vector of the row.
+    """
+    digest = blake2b(digest_size=DIGEST_BYTES)
+    parts = [_text_bytes(item.text)]
+    for name in sorted(item.fields):
+        parts += (name.encode(), item.fields[name])
+    if item.vector is not None:
+        parts.append(encode_vector(item.vector))
+    for part in parts:
+        # The length first, or the end of one part could be the beginning of the next.
+        digest.update(len(part).to_bytes(4, "little") + part)
+    return digest.digest()
+
+
+def item_hash(item: CatalogItem, vector: bytes, *, row: int | None = None) -> dict[str, Any]:
+    """Return the whole hash of an item: its fields and the platform's own.
+
+    The digest of the text is empty where the row brought the vector along, so that no build
+    takes that vector for one which the endpoint made.
+    """
+    values: dict[str, Any] = {
+        **item.fields,
+        VECTOR_FIELD: vector,
+        TEXT_FIELD: NO_DIGEST if item.vector is not None else text_digest(item.text),
+        CONTENT_FIELD: content_digest(item),
+    }
+    if row is not None:
+        values[ROW_FIELD] = row
+    if item.version is not None:
+        values[VERSION_FIELD] = repr(item.version)
+    return values
+
+
 def encode_vector(vector: npt.NDArray[np.float32]) -> bytes:
     """Return a vector as the engines take it: little-endian FLOAT32."""
-    return vector.astype("<f4").tobytes()
+    return vector.astype("<f4", copy=False).tobytes()
+
+
+def decode_vector(raw: bytes) -> Vector:
+    """Return the vector of its bytes in a hash."""
+    return np.frombuffer(raw, dtype="<f4")
 
 
 def _item_id(value: Any, path: str) -> str:
@@ -95,16 +177,24 @@ def _item_id(value: Any, path: str) -> str:
     return item_id
 
 
+def _text_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
+
+
 def _words(value: Any) -> str:
     if isinstance(value, Mapping):
         value = list(value.values())
     if isinstance(value, list | tuple | set):
         return ", ".join(filter(None, map(_words, value)))
-    return "" if value is None else tag_text(value)
+    if value is None or (isinstance(value, float) and not math.isfinite(value)):
+        return ""
+    return tag_text(value)
 
 
 def _encoded(field: FieldSpec, value: Any) -> bytes | None:
     try:
         return encode(field, value)
+    except TooLong as error:
+        raise RowError(f"long_{field.type}", f"{field.name}: {error}.") from error
     except ValueError as error:
         raise RowError(f"bad_{field.type}", f"{field.name}: {error}.") from error

@@ -22,10 +22,10 @@ from indexes import catalog, valkey
 from indexes.embedding import embed_passages
 from indexes.errors import BuildError, EmbeddingRejected, RowError, SearchIndexMissing
 from indexes.formats.rows import SourceRow, as_json, shown
-from indexes.items import CatalogItem, ItemMaker, encode_vector
+from indexes.items import CatalogItem, ItemMaker, encode_vector, item_hash
 from indexes.lease import Lease
 from indexes.models import IndexBuild, RejectedRow
-from indexes.naming import ROW_FIELD, VECTOR_FIELD
+from indexes.naming import ROW_FIELD
 from indexes.schema import EndpointSpec, IndexSpec
 
 Embed = Callable[[EndpointSpec, Sequence[str]], npt.NDArray[np.float32]]
@@ -115,7 +115,7 @@ def _load(lease: Lease, spec: IndexSpec, rows: list[SourceRow], embed: Embed) ->
 
 
 def _read(spec: IndexSpec, rows: Iterable[SourceRow]) -> _Shard:
-    maker = ItemMaker(spec.catalog, spec.fields)
+    maker = ItemMaker.of(spec)
     shard = _Shard()
     seen: dict[str, int] = {}
     for number, values, content in rows:
@@ -169,8 +169,7 @@ def _hashes(
     build: IndexBuild, embedded: Iterable[tuple[int, CatalogItem, npt.NDArray[np.float32]]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     for number, item, vector in embedded:
-        own = {ROW_FIELD: number, VECTOR_FIELD: encode_vector(vector)}
-        yield build.key_prefix + item.id, {**item.fields, **own}
+        yield build.key_prefix + item.id, item_hash(item, encode_vector(vector), row=number)
 
 
 def _commit(lease: Lease, shard: _Shard, cursor: int, written: int) -> None:

@@ -28,13 +28,21 @@ _WORD_BREAKS: Final = re.compile(r"[\s\x00-\x1f\x7f!-/:-@\[-^`{-~]+")
 # Whitespace as the engines know it, when they trim a tag.
 _ASCII_WHITESPACE: Final = " \t\n\v\f\r"
 
+# Bytes of one tag value. valkey-search refuses queries above 10,240 bytes, and
+# escaping may double a value: no filter could be written with a longer one.
+MAX_TAG: Final = 4000
+
+
+class TooLong(ValueError):
+    """A value that is right but for its length."""
+
 
 def tag_text(value: object) -> str:
     """Return the text of one tag value: trimmed, ``true``/``false``, ``5`` for 5.0."""
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
+    if isinstance(value, float):
+        value = _whole(value)
     if isinstance(value, str | int | float):
         return str(value).strip(_ASCII_WHITESPACE)
     raise ValueError(f"a tag is a text, a number or true/false, not {_kind(value)}")
@@ -136,22 +144,37 @@ def _tags(field: FieldSpec, value: object) -> str:
     if not field.multiple:
         if _is_list(value):
             raise ValueError('it holds a list; mark the field as "several values"')
-        return _clean_tag(value)
+        return _within(_clean_tag(value))
     # An empty value among others is no value; valkey-search would count it as a failure.
     if not _is_list(value):
-        return field.separator.join(split_tags(field, _clean_tag(value)))
+        return field.separator.join(map(_within, split_tags(field, _clean_tag(value))))
     parts = list(filter(None, (_clean_tag(part) for part in value if part is not None)))
     for part in parts:
         if field.separator in part:
             raise ValueError(f'the value "{part[:40]}" holds the separator "{field.separator}"')
-    return field.separator.join(parts)
+    return field.separator.join(map(_within, parts))
 
 
 def _clean_tag(value: object) -> str:
     return _CONTROLS.sub("", tag_text(value)).strip(_ASCII_WHITESPACE)
 
 
+def _within(tag: str) -> str:
+    # A character has at most four bytes.
+    if len(tag) > MAX_TAG // 4 and len(_utf8(tag)) > MAX_TAG:
+        raise TooLong(f'the value "{tag[:40]}…" is longer than {MAX_TAG:,} bytes')
+    return tag
+
+
+def _whole(number: float) -> float | int:
+    if not math.isfinite(number):
+        raise ValueError("the number is not finite")
+    return int(number) if number.is_integer() else number
+
+
 def _text(value: object) -> str:
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("the number is not finite")
     if isinstance(value, str | int | float):
         return str(value)
     raise ValueError(f"a text is expected, not {_kind(value)}")

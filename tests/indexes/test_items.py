@@ -1,5 +1,6 @@
 """Rows become items: ids, texts and fields."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -8,8 +9,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexes.errors import RowError
-from indexes.items import MAX_TEXT, CatalogItem, ItemMaker, encode_vector, fill, lookup
-from indexes.schema import CatalogSpec, FieldSpec
+from indexes.items import (
+    MAX_TEXT,
+    CatalogItem,
+    ItemMaker,
+    content_digest,
+    decode_vector,
+    encode_vector,
+    fill,
+    item_hash,
+    lookup,
+    text_digest,
+)
+from indexes.naming import CONTENT_FIELD, ROW_FIELD, TEXT_FIELD, VECTOR_FIELD, VERSION_FIELD
+from indexes.schema import CatalogSpec, EndpointSpec, FieldSpec
+from indexes.values import MAX_TAG
 
 pytestmark = pytest.mark.unit
 
@@ -81,6 +95,7 @@ def test_a_path_is_looked_up(row, path, found):
 
 def test_a_template_shows_values_as_people_write_them():
     row = {"n": 2.0, "b": True, "l": ["x", None, 3], "d": {"k": "v", "w": ["z"]}, "e": " "}
+    row["none"] = math.nan
     assert fill("{n} {b} {l} {d} {e}{none}!", row) == "2 true x, 3 v, z !"
 
 
@@ -108,6 +123,10 @@ def test_a_long_text_is_cut():
         ({"id": 1, "title": "x", "brand": {"a": 1}}, "bad_tag", "brand: "),
         ({"id": 1, "title": "x", "tags": ["a|b"]}, "bad_tag", 'holds the separator "|"'),
         ({"id": 1, "title": {"de": "x"}}, "bad_text", "title: "),
+        ({"id": 1, "title": "x", "brand": math.nan}, "bad_tag", "not finite"),
+        ({"id": 1, "title": "x", "brand": "é" * 2001}, "long_tag", "longer than 4,000 bytes"),
+        ({"id": 1, "title": "x", "tags": ["a", "b" * 4001]}, "long_tag", "longer than"),
+        ({"id": 1, "title": "x", "tags": "a|" + "b" * 4001}, "long_tag", "longer than"),
     ],
 )
 def test_a_row_that_is_no_item_is_refused_with_a_reason(row, reason, said):
@@ -121,6 +140,65 @@ def test_a_row_that_is_no_item_is_refused_with_a_reason(row, reason, said):
         make(row, *fields)
     assert caught.value.reason == reason
     assert said in str(caught.value)
+
+
+def test_tags_are_bounded_one_by_one():
+    row = {"id": 1, "title": "x", "tags": ["a" * MAX_TAG, "b" * MAX_TAG]}
+    assert len(make(row, field("tags", "tag", multiple=True)).fields["tags"]) == 2 * MAX_TAG + 1
+
+
+def test_a_row_may_bring_a_vector_and_a_version():
+    catalog = CatalogSpec(
+        uri="c", text_template="{title}", vector_field="ml.v", version_field="updated"
+    )
+    endpoint = EndpointSpec(slug="two", endpoint_name="two", dimension=2)
+    row = {"id": 1, "title": "x", "ml": {"v": [0, 2]}, "updated": "1970-01-02"}
+    item = ItemMaker(catalog, (), endpoint).make(row)
+    assert item.vector is not None
+    assert item.vector.tolist() == [0, 1]
+    assert item.version == 86400
+    # Without an endpoint nobody can tell whether a vector is right.
+    assert ItemMaker(catalog, ()).make(row).vector is None
+
+
+ITEM = CatalogItem("1", "red shoes", {"brand": b"Acme", "price": b"5"})
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        CatalogItem("1", "red shoe", {"brand": b"sAcme", "price": b"5"}),
+        CatalogItem("1", "red shoes", {"brand": b"Acme", "price": b"6"}),
+        CatalogItem("1", "red shoes", {"brand": b"Acmep", "rice": b"5"}),
+        CatalogItem("1", "red shoes", {"brand": b"Acme"}),
+        CatalogItem("1", "red shoes", ITEM.fields, np.array([1, 2], dtype=np.float32)),
+    ],
+)
+def test_any_change_of_an_item_changes_its_digest(other):
+    assert content_digest(other) != content_digest(ITEM)
+
+
+def test_a_digest_does_not_depend_on_what_is_no_content():
+    turned = dict(reversed(ITEM.fields.items()))
+    assert content_digest(CatalogItem("2", ITEM.text, turned, None, 7.0)) == content_digest(ITEM)
+    assert len(content_digest(ITEM)) == len(text_digest("x")) == 16
+    assert text_digest("half of a pair \ud800") != text_digest("half of a pair ?")
+
+
+def test_the_hash_of_an_item_holds_what_later_builds_compare():
+    vector = encode_vector(np.array([1, 2], dtype=np.float32))
+    assert item_hash(ITEM, vector, row=7) == {
+        "brand": b"Acme",
+        "price": b"5",
+        VECTOR_FIELD: vector,
+        TEXT_FIELD: text_digest("red shoes"),
+        CONTENT_FIELD: content_digest(ITEM),
+        ROW_FIELD: 7,
+    }
+    given_one = CatalogItem("1", "red shoes", {}, decode_vector(vector), 1.5)
+    held = item_hash(given_one, vector)
+    assert (held[TEXT_FIELD], held[VERSION_FIELD]) == (b"", "1.5")
+    assert ROW_FIELD not in held
 
 
 def test_empty_values_leave_the_field_out():
