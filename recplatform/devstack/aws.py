@@ -1,4 +1,6 @@
-"""DynamoDB and S3: one moto server. Its data lives in memory and is gone when it stops.
+"""DynamoDB, S3 and SageMaker's jobs: one moto server. Its data lives in memory and is gone when it stops.
+
+A job is only kept there, not run: who tests one plays its container.
 
 Run as ``python -m recplatform.devstack.aws FD`` it serves on an inherited socket.
 """
@@ -23,7 +25,10 @@ _LIST_BUCKETS = {"Authorization": _SIGNED.format("s3")}
 
 
 class Aws:
-    """A server for both stores; either variable that is set replaces its half."""
+    """A server for both stores; either variable that is set replaces its half.
+
+    SageMaker's jobs go with S3, where they read and write.
+    """
 
     variables = ("AWS_ENDPOINT_URL_DYNAMODB", "AWS_ENDPOINT_URL_S3")
 
@@ -43,10 +48,12 @@ class Aws:
 
     def wait(self) -> dict[str, str]:
         wait_until(self._child, self._answers)
-        return dict.fromkeys(self.variables, f"http://{HOST}:{self._port}")
+        jobs = () if os.environ.get("AWS_ENDPOINT_URL_S3") else ("AWS_ENDPOINT_URL_SAGEMAKER",)
+        return dict.fromkeys((*self.variables, *jobs), f"http://{HOST}:{self._port}")
 
     def _answers(self) -> bool:
         # One real call each: moto loads a service at its first call, which takes a second.
+        # SageMaker's is left for the first job.
         calls = (("POST", _LIST_TABLES, b"{}"), ("GET", _LIST_BUCKETS, None))
         return all(
             http_status(self._port, "/", method=method, headers=headers, body=body, timeout_s=30)

@@ -26,6 +26,7 @@ GIVEN = {
     "AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME": "https://sagemaker.example",
     "AWS_ENDPOINT_URL_DYNAMODB": "https://dynamodb.example",
     "AWS_ENDPOINT_URL_S3": "https://s3.example",
+    "AWS_ENDPOINT_URL_SAGEMAKER": "https://jobs.example",
     "AWS_REGION": "eu-west-1",
 }
 REPLACES = {
@@ -80,6 +81,19 @@ def test_only_what_is_missing_starts(environment, tmp_path, variable, names, ser
         assert stack.environment[variable].partition("://")[2].find("127.0.0.1") >= 0
         assert stack.stopped() is None
         assert started(tmp_path / "log") == server
+
+
+def test_the_jobs_of_sagemaker_are_where_s3_is(environment, tmp_path):
+    environment.delenv("AWS_ENDPOINT_URL_SAGEMAKER")
+    with running(tmp_path / "a"):
+        assert not started(tmp_path / "a/log")
+    environment.delenv("AWS_ENDPOINT_URL_DYNAMODB")
+    with running(tmp_path / "b") as stack:
+        assert "AWS_ENDPOINT_URL_SAGEMAKER" not in stack.environment
+    environment.delenv("AWS_ENDPOINT_URL_S3")
+    with running(tmp_path / "c") as stack:
+        found = stack.environment
+        assert found["AWS_ENDPOINT_URL_SAGEMAKER"] == found["AWS_ENDPOINT_URL_S3"]
 
 
 def test_a_cluster_gets_a_plain_server_for_the_queue(environment, tmp_path):
