@@ -70,13 +70,13 @@ class ItemMaker:
 
     def make(self, row: Mapping[str, Any]) -> CatalogItem:
         """Return the item, or raise RowError with a reason that can be counted."""
-        item_id = _item_id(lookup(row, self._id_field), self._id_field)
+        item_id = read_id(lookup(row, self._id_field), self._id_field)
         text = fill(self._template, row)
         if not text:
             raise RowError("empty_text", "The text template gives no text for this row.")
         fields = {}
         for field in self._fields:
-            value = _encoded(field, lookup(row, field.source))
+            value = encode_field(field, lookup(row, field.source))
             if value is not None:
                 fields[field.name] = value
         return CatalogItem(item_id, text, fields, self._vector(row), self._version(row))
@@ -162,7 +162,8 @@ def decode_vector(raw: bytes) -> Vector:
     return np.frombuffer(raw, dtype="<f4")
 
 
-def _item_id(value: Any, path: str) -> str:
+def read_id(value: Any, path: str) -> str:
+    """Return the id that a row holds at ``path``, or raise RowError ``missing_id`` or ``bad_id``."""
     if value is None or value == "":
         raise RowError("missing_id", f'"{path}" is missing: without an id the row is no item.')
     if isinstance(value, bool):
@@ -177,6 +178,16 @@ def _item_id(value: Any, path: str) -> str:
     return item_id
 
 
+def encode_field(field: FieldSpec, value: Any) -> bytes | None:
+    """Return a field's value as the engine takes it, None for none, or raise RowError."""
+    try:
+        return encode(field, value)
+    except TooLong as error:
+        raise RowError(f"long_{field.type}", f"{field.name}: {error}.") from error
+    except ValueError as error:
+        raise RowError(f"bad_{field.type}", f"{field.name}: {error}.") from error
+
+
 def _text_bytes(text: str) -> bytes:
     return text.encode("utf-8", "surrogatepass")
 
@@ -189,12 +200,3 @@ def _words(value: Any) -> str:
     if value is None or (isinstance(value, float) and not math.isfinite(value)):
         return ""
     return tag_text(value)
-
-
-def _encoded(field: FieldSpec, value: Any) -> bytes | None:
-    try:
-        return encode(field, value)
-    except TooLong as error:
-        raise RowError(f"long_{field.type}", f"{field.name}: {error}.") from error
-    except ValueError as error:
-        raise RowError(f"bad_{field.type}", f"{field.name}: {error}.") from error
