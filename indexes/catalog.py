@@ -43,8 +43,10 @@ SYSTEM_FOLDERS = ("/proc", "/sys", "/dev")
 def read_rows(spec: CatalogSpec, *, start: int = 0) -> Generator[SourceRow, None, None]:
     """Yield the rows after row ``start`` (numbers count from 1), each read or with its RowError."""
     reader = _format(spec)
+    # The others hold vectors as text: there is nothing to take them from but numbers one by one.
+    options = {"array": spec.vector_field} if reader is parquet else {}
     with _translated(spec), _opened(spec, reader) as stream:
-        yield from reader.read(stream, start)
+        yield from reader.read(stream, start, **options)
 
 
 def count_rows(spec: CatalogSpec, *, seconds: float = 15) -> int | None:

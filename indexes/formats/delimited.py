@@ -14,6 +14,8 @@ from indexes.formats.rows import SourceRow, refuse_utf16, shown
 DELIMITERS = ",;\t"
 # Bounds memory when a file has no line breaks.
 MAX_LINE = 1 << 20
+# The default of 131,072 cuts off long vectors written as JSON. It holds for the whole process.
+csv.field_size_limit(MAX_LINE)
 
 
 def read(stream: BufferedReader, start: int) -> Iterator[SourceRow]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import codecs
+import json
 from collections.abc import Iterator
 from io import BufferedReader
+from typing import Any
 
 import orjson
 
@@ -45,8 +47,8 @@ def _row(number: int, line: bytes) -> SourceRow:
         problem = RowError("too_long", f"The line is longer than {MAX_LINE >> 20} MiB.")
         return SourceRow(number, problem, shown(line))
     try:
-        values = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
+        values = _loads(line)
+    except ValueError as error:
         return SourceRow(number, _problem(line, error), shown(line))
     if not isinstance(values, dict):
         kind = "list" if isinstance(values, list) else "single value"
@@ -55,7 +57,21 @@ def _row(number: int, line: bytes) -> SourceRow:
     return SourceRow(number, values)
 
 
-def _problem(line: bytes, error: orjson.JSONDecodeError) -> RowError:
+def _loads(line: bytes) -> Any:
+    try:
+        return orjson.loads(line)
+    except orjson.JSONDecodeError:
+        # Writers such as Python's leave NaN and Infinity in numbers, which are no JSON: what is
+        # wrong then is the value of one field.
+        if b"NaN" not in line and b"Infinity" not in line:
+            raise
+    try:
+        return json.loads(line)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+def _problem(line: bytes, error: ValueError) -> RowError:
     try:
         line.decode()
     except UnicodeDecodeError as wrong:

@@ -118,6 +118,16 @@ def test_s3_streams_an_object_larger_than_its_buffer(bucket):
 
 
 @pytest.mark.unit
+def test_numbers_that_are_no_json_spoil_their_field_only(tmp_path):
+    path = tmp_path / "c.jsonl"
+    path.write_text('{"id": 1, "v": [1, NaN, -Infinity], "title": "x"}\n')
+    [row] = read_rows(spec(path))
+    assert isinstance(row.values, dict)
+    assert (row.values["id"], row.values["title"]) == (1, "x")
+    assert str(row.values["v"]) == "[1, nan, -inf]"
+
+
+@pytest.mark.unit
 def test_row_numbers_are_line_numbers(tmp_path):
     path = tmp_path / "c.jsonl"
     path.write_text('\n{"id": 1}\n\n  \n{"id": 2}')
@@ -132,7 +142,8 @@ def test_row_numbers_are_line_numbers(tmp_path):
     ("line", "reason", "said"),
     [
         (b'{"id": 1', "bad_json", "Not valid JSON"),
-        (b'{"id": NaN}', "bad_json", "Not valid JSON"),
+        (b'{"id": NaN', "bad_json", "Not valid JSON"),
+        (b"[" * 200_000 + b"NaN", "bad_json", "Not valid JSON"),
         (b'{"id": "\xff\xfe"}', "bad_encoding", "Not UTF-8 at byte 9"),
         (b'[{"id": 1}]', "not_an_object", "this is a list"),
         (b"12", "not_an_object", "this is a single value"),
@@ -159,7 +170,7 @@ def test_a_bad_json_line_is_a_row_error_and_the_rest_is_read(tmp_path, line, rea
         (b"1,a,b", "column_count"),
         (b"1", "column_count"),
         (b"1,\xff", "bad_encoding"),
-        (b'1,"' + b"x" * 200_000 + b'"', "bad_csv"),
+        (b'1,"' + b"x" * 1_100_000 + b'"', "bad_csv"),
     ],
 )
 def test_a_bad_csv_record_is_a_row_error_and_the_rest_is_read(tmp_path, record, reason):
