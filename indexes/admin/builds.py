@@ -1,4 +1,4 @@
-"""Builds in the admin: read-only, with live progress, rejected rows, and the moves that people make."""
+"""Builds in the admin: read-only, with live progress, gates, a timeline, and the moves that people make."""
 
 from __future__ import annotations
 
@@ -6,36 +6,32 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from django.contrib import admin, messages
-from django.contrib.auth.models import User
+from django.contrib import admin
 from django.core.exceptions import PermissionDenied
-from django.db.models import Count, Min
-from django.http import HttpRequest, HttpResponse, HttpResponseRedirect, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.template.defaultfilters import filesizeformat
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin
 from unfold.decorators import display
 
-from indexes import builds, cutover, progress
-from indexes.admin.pages import ago, count, found, page, say
+from indexes import progress
+from indexes.admin.build_panels import (
+    STATUS_COLOURS,
+    VERDICT_COLOURS,
+    canary_percent,
+    page_context,
+)
+from indexes.admin.moves import MovesMixin
+from indexes.admin.pages import count, found
 from indexes.admin.readonly import ReadOnly
-from indexes.errors import IndexesError
 from indexes.models import IndexBuild, RejectedRow
 
-Status = IndexBuild.Status
-STATUS_COLOURS: dict[str, str] = {
-    Status.PENDING: "info",
-    Status.CREATING: "info",
-    Status.LOADING: "info",
-    Status.INDEXING: "info",
-    Status.READY: "primary",
-    Status.LIVE: "success",
-    Status.FAILED: "danger",
-}
-SHOWN_ROWS = 50
+STATUS_LABELS = {str(IndexBuild.Status(s).label): c for s, c in STATUS_COLOURS.items()}
+VERDICT_LABELS = {str(IndexBuild.Verdict(v).label): c for v, c in VERDICT_COLOURS.items()}
 
 
 class BuildColumns:
@@ -49,11 +45,29 @@ class BuildColumns:
     def rows_rejected(self, obj: IndexBuild) -> str:
         return count(obj.rejected)
 
+    @display(description="Status", label=STATUS_LABELS, ordering="status")
+    def state(self, obj: IndexBuild) -> str:
+        return str(obj.get_status_display())
+
+    @display(description="Canary", empty_value="–")
+    def canary(self, obj: IndexBuild) -> str | None:
+        percent = canary_percent(obj)
+        return f"{percent} %" if percent else None
+
 
 @admin.register(IndexBuild)
-class IndexBuildAdmin(ReadOnly, BuildColumns, ModelAdmin):
-    list_display = ["build", "state", "items", "rows_rejected", "created_at", "took"]
-    list_filter = ["definition", "status"]
+class IndexBuildAdmin(ReadOnly, BuildColumns, MovesMixin, ModelAdmin):
+    list_display = [
+        "build",
+        "state",
+        "gates_said",
+        "canary",
+        "items",
+        "rows_rejected",
+        "created_at",
+        "took",
+    ]
+    list_filter = ["definition", "status", "verdict"]
     list_select_related = ["definition"]
     list_filter_submit = False
     show_full_result_count = False
@@ -61,57 +75,68 @@ class IndexBuildAdmin(ReadOnly, BuildColumns, ModelAdmin):
     change_form_outer_before_template = "admin/indexes/indexbuild/panel.html"
     readonly_fields = [
         "definition",
-        "index_name",
-        "key_prefix",
         "requested_by",
         "created_at",
         "started_at",
         "loading_at",
         "finished_at",
+        "live_at",
+        "superseded_at",
         "removed_at",
+        "catalog_time",
+        "catalog_version",
+        "tuned_ef",
+        "memory",
+        "fingerprint",
+        "vectors_from",
+        "index_name",
+        "key_prefix",
         "made_from",
     ]
     fieldsets = [
         (
             "When",
             {
+                "classes": ["collapse"],
                 "fields": [
                     ("created_at", "requested_by"),
                     ("started_at", "loading_at"),
-                    ("finished_at", "removed_at"),
-                ]
+                    ("finished_at", "live_at"),
+                    ("superseded_at", "removed_at"),
+                ],
             },
         ),
         (
             "For engineers",
             {
                 "classes": ["collapse"],
-                "fields": ["definition", ("index_name", "key_prefix"), "made_from"],
+                "fields": [
+                    ("definition", "vectors_from"),
+                    ("tuned_ef", "memory"),
+                    ("index_name", "key_prefix"),
+                    ("catalog_time", "catalog_version"),
+                    "fingerprint",
+                    "made_from",
+                ],
             },
         ),
     ]
 
     class Media:
         css = {"all": ["indexes/builds.css"]}
-        js = ["indexes/progress.js"]
+        js = ["indexes/progress.js", "indexes/once.js"]
 
     def get_urls(self) -> list[URLPattern]:
-        views = {
-            "progress": self.progress_view,
-            "promote": self.promote_view,
-            "stop": self.stop_view,
-            "rejected": self.rejected_view,
-        }
         own = [
             path(
                 f"<path:object_id>/{name}/",
                 self.admin_site.admin_view(view),
                 name=f"indexes_indexbuild_{name}",
             )
-            for name, view in views.items()
+            for name, view in (("progress", self.progress_view), ("rejected", self.rejected_view))
         ]
         urls: list[URLPattern] = super().get_urls()
-        return [*own, *urls]
+        return [*own, *self.move_urls(), *urls]
 
     def changeform_view(
         self,
@@ -122,12 +147,7 @@ class IndexBuildAdmin(ReadOnly, BuildColumns, ModelAdmin):
     ) -> Any:
         context = dict(extra_context or {})
         if object_id and (build := self.get_object(request, object_id)):
-            context |= {
-                **build_context(request, build),
-                **rejected_context(build),
-                "title": build.label,
-                "subtitle": None,
-            }
+            context |= {**page_context(request, build), "title": build.label, "subtitle": None}
         return super().changeform_view(request, object_id, form_url, context)
 
     def progress_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -135,48 +155,11 @@ class IndexBuildAdmin(ReadOnly, BuildColumns, ModelAdmin):
         build = found(self, request, object_id)
         if not self.has_view_permission(request, build):
             raise PermissionDenied
-        context = {**build_context(request, build), **rejected_context(build)}
-        response = TemplateResponse(request, "admin/indexes/indexbuild/progress.html", context)
+        response = TemplateResponse(
+            request, "admin/indexes/indexbuild/progress.html", page_context(request, build)
+        )
         response["Cache-Control"] = "no-store"
         return response
-
-    def promote_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask, then make a ready build live."""
-        build = self._to_move(request, object_id)
-        if request.method != "POST":
-            return page(
-                self,
-                request,
-                "indexbuild/promote.html",
-                f"Make {build.label} live",
-                build,
-                build=build,
-                live=build.definition.live_build,
-                age=ago(build.finished_at),
-            )
-        try:
-            cutover.promote(build, by=person(request))
-        except IndexesError as error:
-            say(request, error)
-        else:
-            self.log_change(request, build, "Made live.")
-            messages.success(request, f"{build.label} is live.")
-        return _back_to(build)
-
-    def stop_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask, then stop a running build."""
-        build = self._to_move(request, object_id)
-        if request.method != "POST":
-            title = f"Stop {build.label}"
-            return page(self, request, "indexbuild/stop.html", title, build, build=build)
-        try:
-            builds.cancel(build, by=person(request))
-        except IndexesError as error:
-            say(request, error)
-        else:
-            self.log_change(request, build, "Stopped.")
-            messages.success(request, f"{build.label} is stopped.")
-        return _back_to(build)
 
     def rejected_view(
         self, request: HttpRequest, object_id: str
@@ -192,98 +175,31 @@ class IndexBuildAdmin(ReadOnly, BuildColumns, ModelAdmin):
         response["Content-Disposition"] = f'attachment; filename="{name}"'
         return response
 
-    def _to_move(self, request: HttpRequest, object_id: str) -> IndexBuild:
-        build: IndexBuild = found(self, request, object_id)
-        if not may_move(request):
-            raise PermissionDenied
-        return build
-
     @display(description="Build", ordering="number")
     def build(self, obj: IndexBuild) -> str:
         return obj.label
 
-    @display(
-        description="Status",
-        label={str(Status(s).label): colour for s, colour in STATUS_COLOURS.items()},
-    )
-    def state(self, obj: IndexBuild) -> str:
-        return str(obj.get_status_display())
+    @display(description="Gates", label=VERDICT_LABELS, empty_value="–", ordering="verdict")
+    def gates_said(self, obj: IndexBuild) -> str | None:
+        return str(obj.get_verdict_display()) if obj.verdict else None
 
     @display(description="Took", empty_value="–")
     def took(self, obj: IndexBuild) -> str | None:
         elapsed = progress.of(obj, timezone.now()).elapsed
         return progress.duration(elapsed.total_seconds()) if elapsed else None
 
+    @display(description="EF_RUNTIME, tuned")
+    def tuned_ef(self, obj: IndexBuild) -> str:
+        return "not tuned" if obj.ef_runtime is None else count(obj.ef_runtime)
+
+    @display(description="Memory in the engine")
+    def memory(self, obj: IndexBuild) -> str:
+        return "not measured" if obj.memory_bytes is None else filesizeformat(obj.memory_bytes)
+
     @display(description="Made from")
     def made_from(self, obj: IndexBuild) -> SafeString:
         spec = json.dumps(obj.spec, indent=2, ensure_ascii=False)
         return format_html('<pre class="rp-spec">{}</pre>', spec)
-
-
-def person(request: HttpRequest) -> User | None:
-    """Return who asks, for the timeline."""
-    return request.user if isinstance(request.user, User) else None
-
-
-def may_move(request: HttpRequest) -> bool:
-    """Tell whether the user may make builds live and stop them: builds themselves are read-only."""
-    return request.user.has_perm("indexes.change_indexbuild")
-
-
-def build_context(request: HttpRequest, build: IndexBuild) -> dict[str, Any]:
-    """Return what the progress of a build is rendered from."""
-    now = timezone.now()
-    shown = progress.of(build, now)
-    return {
-        "build": build,
-        "progress": shown,
-        "colour": STATUS_COLOURS.get(build.status, "default"),
-        "elapsed": progress.duration(shown.elapsed.total_seconds()) if shown.elapsed else "",
-        "left": progress.duration(shown.seconds_left) if shown.seconds_left else "",
-        "counters": _counters(build, shown) if build.loading_at else [],
-        "may_promote": build.status == Status.READY and may_move(request),
-        "may_stop": build.is_running and may_move(request),
-        "progress_url": reverse("admin:indexes_indexbuild_progress", args=[build.pk]),
-    }
-
-
-def _counters(build: IndexBuild, shown: progress.Progress) -> list[tuple[str, str]]:
-    of = f" of {shown.total_rows:,}" if shown.total_rows else ""
-    counters = [
-        ("Rows done", f"{shown.rows:,}{of}"),
-        ("Items", count(max(build.written, build.embedded))),
-        ("Rows rejected", count(build.rejected)),
-    ]
-    if shown.rate:
-        counters.append(("Rows a second", f"{shown.rate:,.0f}"))
-    return counters
-
-
-def rejected_context(build: IndexBuild) -> dict[str, Any]:
-    """Return the rejected rows by reason, each with its first row, and the first rows of all."""
-    if not build.rejected:
-        return {"reasons": []}
-    rows = build.rejected_rows
-    reasons = list(
-        rows.values("reason").annotate(rows=Count("id"), first=Min("row")).order_by("-rows")
-    )
-    firsts = {row.row: row for row in rows.filter(row__in=[r["first"] for r in reasons])}
-    return {
-        "reasons": [
-            {
-                "name": reason["reason"].replace("_", " "),
-                "rows": count(reason["rows"]),
-                "example": firsts[reason["first"]],
-            }
-            for reason in reasons
-        ],
-        "rejected": rows.all()[:SHOWN_ROWS],
-        "kept": sum(reason["rows"] for reason in reasons),
-    }
-
-
-def _back_to(build: IndexBuild) -> HttpResponseRedirect:
-    return HttpResponseRedirect(reverse("admin:indexes_indexbuild_change", args=[build.pk]))
 
 
 def _json_lines(build: IndexBuild) -> Iterator[str]:

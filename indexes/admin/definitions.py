@@ -1,4 +1,4 @@
-"""Index definitions in the admin: their fields, what is live, and the button that builds."""
+"""Index definitions in the admin: what they are built from, what is live, and the button that builds."""
 
 from __future__ import annotations
 
@@ -6,36 +6,27 @@ from typing import Any
 
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
-from django.db import router
+from django.db import router, transaction
 from django.db.models import OuterRef, ProtectedError, QuerySet, Subquery
 from django.db.models.deletion import Collector
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path, reverse
+from django.utils import timezone
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action, display
 
-from indexes import builds, preconditions
-from indexes.admin.builds import STATUS_COLOURS, BuildColumns, build_context
+from indexes import builds, progress
+from indexes.admin.builds import STATUS_LABELS, BuildColumns
+from indexes.admin.definition_panel import panel_context
+from indexes.admin.moves import person
 from indexes.admin.pages import ago, count, found, page, say
 from indexes.admin.readonly import ReadOnly
 from indexes.errors import BuildError
 from indexes.models import IndexBuild, IndexDefinition, IndexField
 from indexes.sampling import sample
-
-# Parts of a spec in the words of the form.
-PARTS = {
-    "endpoint": "the embedding endpoint",
-    "catalog": "the catalog source",
-    "metric": "the metric",
-    "algorithm": "the algorithm",
-    "m": "M",
-    "ef_construction": "EF_CONSTRUCTION",
-    "ef_runtime": "EF_RUNTIME",
-    "fields": "the fields",
-}
 
 
 class IndexFieldInline(TabularInline):
@@ -58,7 +49,7 @@ class BuildInline(ReadOnly, BuildColumns, TabularInline):
     hide_title = True
     extra = 0
     per_page = 20
-    fields = ["build", "state", "items", "rows_rejected", "created_at", "requested_by"]
+    fields = ["build", "state", "verdict", "canary", "items", "rows_rejected", "created_at"]
     readonly_fields = fields
     verbose_name_plural = "Builds"
 
@@ -67,27 +58,27 @@ class BuildInline(ReadOnly, BuildColumns, TabularInline):
         link = reverse("admin:indexes_indexbuild_change", args=[obj.pk])
         return format_html('<a class="rp-link" href="{}">{}</a>', link, obj.label)
 
-    @display(description="Status")
-    def state(self, obj: IndexBuild) -> str:
-        return str(obj.get_status_display())
-
 
 @admin.register(IndexDefinition)
 class IndexDefinitionAdmin(ModelAdmin):
-    list_display = ["header", "live", "items", "age", "newest"]
-    list_select_related = ["live_build", "endpoint", "source"]
+    list_display = ["header", "live", "items", "age", "canary", "newest"]
+    list_select_related = ["live_build", "canary_build", "endpoint", "source"]
     search_fields = ["slug", "name"]
     prepopulated_fields = {"slug": ["name"]}
     inlines = [IndexFieldInline, BuildInline]
     actions_detail = ["preview"]
     warn_unsaved_form = True
     change_form_outer_before_template = "admin/indexes/indexdefinition/panel.html"
+    # An exact search has no graph to tune.
+    conditional_fields = dict.fromkeys(
+        ("m", "ef_construction", "ef_runtime"), "algorithm == 'HNSW'"
+    )
     fieldsets = [
         (None, {"fields": [("name", "slug")]}),
         (
             "From where",
             {
-                "fields": [("source", "endpoint")],
+                "fields": [("source", "endpoint"), "embed_with"],
                 "description": "Changes take effect with the next build; "
                 "what is live keeps what it was built with.",
             },
@@ -96,11 +87,28 @@ class IndexDefinitionAdmin(ModelAdmin):
             "How it is searched",
             {"fields": [("metric", "algorithm"), ("m", "ef_construction"), "ef_runtime"]},
         ),
+        (
+            "What a build must pass",
+            {
+                "fields": [
+                    "promotion",
+                    ("max_rejected_percent", "min_items_percent"),
+                    ("recall_target", "min_self_retrieval"),
+                    ("min_overlap", "max_ndcg_drop"),
+                    "max_latency_ratio",
+                ],
+                "description": "A build that fails one of these gates does not go live by itself.",
+            },
+        ),
+        (
+            "Keeping it up to date",
+            {"fields": [("rebuild_cron", "refresh_cron"), "keep_hours"]},
+        ),
     ]
 
     class Media:
         css = {"all": ["indexes/builds.css"]}
-        js = ["indexes/progress.js"]
+        js = ["indexes/progress.js", "indexes/once.js"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[IndexDefinition]:
         newest = IndexBuild.objects.filter(definition=OuterRef("pk")).order_by("-number")
@@ -159,22 +167,39 @@ class IndexDefinitionAdmin(ModelAdmin):
         return super().changeform_view(request, object_id, form_url, context)
 
     def build_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Start a build of what is saved; POST only."""
+        """Start a build of what is saved; POST only. Beside a running one, ask first."""
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         definition = found(self, request, object_id)
         if not self.has_change_permission(request, definition):
             raise PermissionDenied
+        beside = request.POST.get("beside", "")
+        with transaction.atomic():
+            # Locked, so that the second of two clicks sees the build of the first.
+            IndexDefinition.objects.select_for_update().get(pk=definition.pk)
+            running = definition.builds.filter(status__in=IndexBuild.RUNNING)[:2]
+            # Beside two, starting another is refused, with the reason.
+            if len(running) != 1 or str(running[0].pk) == beside:
+                self._start(request, definition)
+                return _back_to(definition)
+        return page(
+            self,
+            request,
+            "indexdefinition/beside.html",
+            f"Build {definition}",
+            definition,
+            running=running[0],
+            progress=progress.of(running[0], timezone.now()),
+        )
+
+    def _start(self, request: HttpRequest, definition: IndexDefinition) -> None:
         try:
-            build = builds.start(definition, requested_by=request.user)  # type: ignore[arg-type]  # the admin lets no one in who is not logged in
+            build = builds.start(definition, requested_by=person(request))
         except BuildError as error:
             say(request, error)
         else:
             self.log_change(request, definition, f"Started build {build.label}.")
             messages.success(request, f"{build.label} is being built. What is live stays live.")
-        return HttpResponseRedirect(
-            reverse("admin:indexes_indexdefinition_change", args=[definition.pk])
-        )
 
     def panel_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """The part of the page that changes while a build runs."""
@@ -205,23 +230,8 @@ class IndexDefinitionAdmin(ModelAdmin):
         )
 
     def _panel(self, request: HttpRequest, definition: IndexDefinition) -> dict[str, Any]:
-        newest = definition.builds.order_by("-number").first()
-        unfinished = newest is not None and newest.status not in (
-            IndexBuild.Status.LIVE,
-            IndexBuild.Status.READY,
-            IndexBuild.Status.RETIRED,
-        )
-        return {
-            "definition": definition,
-            "live": definition.live_build,
-            "live_items": self.items(definition),
-            "live_age": self.age(definition),
-            "changed": changed_parts(definition),
-            "problems": preconditions.problems(definition),
-            "panel_url": reverse("admin:indexes_indexdefinition_panel", args=[definition.pk]),
-            "may_build": self.has_change_permission(request, definition),
-            **(build_context(request, newest) if newest and unfinished else {"build": None}),
-        }
+        may_build = self.has_change_permission(request, definition)
+        return {**panel_context(request, definition), "may_build": may_build}
 
     @display(description="Index", header=True, ordering="name")
     def header(self, obj: IndexDefinition) -> list[str]:
@@ -239,20 +249,17 @@ class IndexDefinitionAdmin(ModelAdmin):
     def age(self, obj: IndexDefinition) -> str | None:
         return ago(obj.live_build.finished_at) if obj.live_build else None
 
-    @display(
-        description="Newest build",
-        label={str(IndexBuild.Status(s).label): colour for s, colour in STATUS_COLOURS.items()},
-    )
+    @display(description="Canary", empty_value="–")
+    def canary(self, obj: IndexDefinition) -> str | None:
+        return f"{obj.canary_build.label}: {obj.canary_percent} %" if obj.canary_build else None
+
+    @display(description="Newest build", label=STATUS_LABELS)
     def newest(self, obj: Any) -> str:
         status = obj.newest_status
         return str(IndexBuild.Status(status).label) if status else "None yet"
 
 
-def changed_parts(definition: IndexDefinition) -> list[str]:
-    """Return what was changed since the live build, in the words of the form."""
-    live = definition.live_build
-    if live is None:
-        return []
-    draft = definition.to_spec()
-    built = live.to_spec()
-    return [words for part, words in PARTS.items() if getattr(draft, part) != getattr(built, part)]
+def _back_to(definition: IndexDefinition) -> HttpResponseRedirect:
+    return HttpResponseRedirect(
+        reverse("admin:indexes_indexdefinition_change", args=[definition.pk])
+    )

@@ -57,7 +57,7 @@ class CatalogSourceAdmin(ModelAdmin):
         (
             "From a row to an item",
             {
-                "fields": ["id_field", "text_template"],
+                "fields": [("id_field", "version_field"), "text_template", "vector_field"],
                 "description": "Preview rows shows the fields that the file has.",
             },
         ),

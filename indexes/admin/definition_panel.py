@@ -1,0 +1,94 @@
+"""What the page of an index shows above its form: what serves, what is being built, what changed."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.http import HttpRequest
+from django.urls import reverse
+
+from indexes import cutover, preconditions
+from indexes.admin.build_panels import Button, build_context, may_move, move_url
+from indexes.admin.pages import ago, count
+from indexes.models import IndexBuild, IndexDefinition
+
+Status = IndexBuild.Status
+
+# Parts of a spec in the words of the form.
+PARTS = {
+    "endpoint": "the embedding endpoint",
+    "catalog": "the catalog source",
+    "embed_with": "how items are embedded",
+    "metric": "the metric",
+    "algorithm": "the algorithm",
+    "m": "M",
+    "ef_construction": "EF_CONSTRUCTION",
+    "ef_runtime": "EF_RUNTIME",
+    "fields": "the fields",
+}
+
+
+def panel_context(request: HttpRequest, definition: IndexDefinition) -> dict[str, Any]:
+    """Return what the state panel is rendered from."""
+    live, back = definition.live_build, cutover.way_back(definition)
+    return {
+        "definition": definition,
+        "live": live,
+        "live_items": count(live.indexed) if live else "",
+        "live_age": ago(live.finished_at) if live else "",
+        "canary": definition.canary_build,
+        "way_back": back if live else None,
+        "kept_until": _kept_until(back),
+        "changed": changed_parts(definition),
+        "problems": preconditions.problems(definition),
+        "builds": [build_context(request, build) for build in shown_builds(definition)],
+        "buttons": _buttons(request, definition, back),
+        "panel_url": reverse("admin:indexes_indexdefinition_panel", args=[definition.pk]),
+    }
+
+
+def shown_builds(definition: IndexDefinition) -> list[IndexBuild]:
+    """Return the builds that need eyes: those under way, and the newest where it is not live."""
+    builds = definition.builds.order_by("-number").select_related("definition")
+    running = list(builds.filter(status__in=IndexBuild.RUNNING))
+    newest = builds.first()
+    live = definition.live_build
+    over = (Status.LIVE, Status.RETIRED)
+    if newest is None or newest in running or newest.status in over:
+        return running
+    # A ready build beside a newer live one is a way back, and no news.
+    if newest.status == Status.READY and live is not None and newest.superseded_at is not None:
+        return running
+    return [newest, *running]
+
+
+def changed_parts(definition: IndexDefinition) -> list[str]:
+    """Return what was changed since the live build, in the words of the form."""
+    live = definition.live_build
+    if live is None:
+        return []
+    draft = definition.to_spec()
+    built = live.to_spec()
+    return [words for part, words in PARTS.items() if getattr(draft, part) != getattr(built, part)]
+
+
+def _buttons(
+    request: HttpRequest, definition: IndexDefinition, back: IndexBuild | None
+) -> list[Button]:
+    if not may_move(request):
+        return []
+    live, canary = definition.live_build, definition.canary_build
+    buttons = []
+    if live is not None and back is not None:
+        buttons.append(Button("Roll back…", move_url(live, "roll_back")))
+    if canary is not None:
+        buttons.append(Button("Stop canary…", move_url(canary, "stop_canary")))
+    return buttons
+
+
+def _kept_until(build: IndexBuild | None) -> datetime | None:
+    if build is None or build.superseded_at is None:
+        return None
+    until: datetime = build.superseded_at + timedelta(hours=build.definition.keep_hours)
+    return until

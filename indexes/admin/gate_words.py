@@ -1,0 +1,74 @@
+"""Gates in words: their titles, their figures, and the details that a gate leaves as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+MOST_ROWS = 50
+
+
+@dataclass(frozen=True)
+class Part:
+    """One piece of a gate's detail: a value, or a table where ``columns`` are set."""
+
+    title: str
+    text: str = ""
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+
+def gate_title(gate: str) -> str:
+    """Return a gate's name as people read it."""
+    return words(gate)
+
+
+def words(name: str) -> str:
+    """Return a key as a caption: ``self_retrieval`` is ``Self retrieval``."""
+    text = name.replace("_", " ").strip()
+    return text[:1].upper() + text[1:]
+
+
+def number(value: float | None) -> str:
+    """Return a figure as short as it can be told: ``0.987``, ``19,406``, ``1.25``."""
+    if value is None:
+        return "–"
+    if value == int(value) or abs(value) >= 1000:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if abs(value) >= 10 else f"{value:.3f}"
+
+
+def detail_parts(detail: Mapping[str, Any]) -> list[Part]:
+    """Return a gate's detail as captions with values, and lists of records as tables."""
+    return [_part(words(name), value) for name, value in detail.items()]
+
+
+def _part(title: str, value: Any) -> Part:
+    if isinstance(value, Sequence) and not isinstance(value, str) and value:
+        if all(isinstance(entry, Mapping) for entry in value):
+            return _table(title, value[:MOST_ROWS])
+        if all(isinstance(entry, Sequence) and not isinstance(entry, str) for entry in value):
+            cells = tuple(tuple(_text(cell) for cell in entry) for entry in value[:MOST_ROWS])
+            return Part(title, columns=("",) * max(map(len, cells)), rows=cells)
+    return Part(title, text=_text(value))
+
+
+def _table(title: str, records: Sequence[Mapping[str, Any]]) -> Part:
+    names = list(dict.fromkeys(name for record in records for name in record))
+    rows = tuple(tuple(_text(record.get(name)) for name in names) for record in records)
+    return Part(title, columns=tuple(map(words, names)), rows=rows)
+
+
+def _text(value: Any) -> str:
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int | float):
+        return number(value)
+    if isinstance(value, Mapping):
+        return ", ".join(f"{words(str(name))}: {_text(entry)}" for name, entry in value.items())
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return ", ".join(_text(entry) for entry in value)
+    return str(value)

@@ -1,0 +1,136 @@
+"""The page of an index: its state, the button that builds, and its deletion."""
+
+import re
+
+from indexes import builds, cutover, valkey
+from indexes.models import IndexBuild, IndexDefinition
+from surfaces.models import Surface
+from tests.indexes.admin_pages import FEW, address, built
+from tests.pages import text_of
+
+Status = IndexBuild.Status
+
+
+def test_the_button_builds_what_is_saved(
+    admin_client, admin_user, new_definition, django_capture_on_commit_callbacks
+):
+    definition = new_definition(FEW)
+    with django_capture_on_commit_callbacks(execute=True):
+        response = admin_client.post(address("indexdefinition_build", definition), follow=True)
+    build = definition.builds.get()
+    assert (build.status, build.requested_by) == (Status.LIVE, admin_user)
+    said = text_of(response)
+    assert "products-v1 is being built. What is live stays live." in said
+
+
+def test_the_button_is_disabled_with_the_reason(admin_client, new_definition):
+    definition = new_definition(FEW, fields=[])
+    page = admin_client.get(address("indexdefinition_change", definition))
+    button = re.search(r"<button[^>]*>\s*Build", page.content.decode())
+    assert button is not None
+    assert "disabled" in button[0]
+    assert "Build The index has no fields" in text_of(page)
+
+    response = admin_client.post(address("indexdefinition_build", definition), follow=True)
+    assert "The index has no fields" in text_of(response)
+    assert not definition.builds.exists()
+
+
+def test_looking_at_the_build_address_builds_nothing(admin_client, new_definition):
+    definition = new_definition(FEW)
+    assert admin_client.get(address("indexdefinition_build", definition)).status_code == 405
+    assert not definition.builds.exists()
+
+
+def test_a_second_build_beside_a_running_one_is_asked_for(
+    admin_client, new_definition, django_capture_on_commit_callbacks
+):
+    definition = new_definition(FEW)
+    page = address("indexdefinition_build", definition)
+    admin_client.post(page)
+    # The second click of a double click, or another person.
+    asked = admin_client.post(page)
+    first = definition.builds.get()
+    assert "Start a second build beside products-v1?" in text_of(asked)
+    assert f'name="beside" value="{first.pk}"' in asked.content.decode()
+
+    said = text_of(admin_client.post(page, {"beside": first.pk}, follow=True))
+    assert "products-v2 is being built." in said
+    said = text_of(admin_client.post(page, {"beside": first.pk}, follow=True))
+    assert "products-v1 and products-v2 are still being built" in said
+    assert definition.builds.count() == 2
+
+
+def test_both_builds_under_way_show_their_progress(admin_client, new_definition):
+    definition = new_definition(FEW)
+    builds.start(definition, enqueue=False)
+    builds.start(definition, enqueue=False)
+    said = text_of(admin_client.get(address("indexdefinition_panel", definition)))
+    assert re.search(r"products-v2 Waiting .* products-v1 Waiting", said)
+
+
+def test_the_panel_names_the_canary_and_the_way_back(admin_client, new_definition):
+    definition = new_definition(FEW)
+    panel = address("indexdefinition_panel", definition)
+    built(definition)
+    second = built(definition)
+    said = text_of(admin_client.get(panel))
+    assert "The way back leads to products-v1, which is kept until" in said
+    assert "Roll back…" in said
+    assert "Stop canary…" not in said
+
+    IndexDefinition.objects.update(promotion=IndexDefinition.Promotion.MANUAL)
+    third = built(definition)
+    assert "products-v3 Ready" in text_of(admin_client.get(panel))
+    cutover.start_canary(third, 15)
+    said = text_of(admin_client.get(panel))
+    assert "products-v3 answers 15 % of the traffic." in said
+    assert "Stop canary…" in said
+    assert f"{second.label} is searched: 8 items" in said
+
+
+def test_an_index_that_was_never_built_says_what_its_surfaces_do(admin_client, new_definition):
+    said = text_of(admin_client.get(address("indexdefinition_change", new_definition(FEW))))
+    assert "Surfaces on this index serve their fallback until it is built." in said
+    assert "The way back" not in said
+
+
+def test_the_panel_follows_a_build_to_its_end(admin_client, new_definition):
+    definition = new_definition(FEW)
+    panel = address("indexdefinition_panel", definition)
+    build = builds.start(definition, enqueue=False)
+    running = admin_client.get(panel)
+    assert 'data-running="1"' in running.content.decode()
+    builds.run_to_end(build.pk)
+    ended = admin_client.get(panel)
+    assert 'data-running="1"' not in ended.content.decode()
+    assert "products-v1 is searched: 8 items, built just now." in text_of(ended)
+
+
+def test_the_panel_names_what_was_changed_since(admin_client, definition):
+    definition.ef_runtime = 50
+    definition.save()
+    definition.fields.filter(name="image").delete()
+    said = text_of(admin_client.get(address("indexdefinition_change", definition)))
+    assert "Changed since the live build: EF_RUNTIME, the fields." in said
+
+
+def test_an_index_is_deleted_with_its_builds(
+    admin_client, new_definition, django_capture_on_commit_callbacks
+):
+    definition = new_definition(FEW)
+    build = built(definition)
+    page = address("indexdefinition_delete", definition)
+    assert "all that the search engine holds" in text_of(admin_client.get(page))
+    with django_capture_on_commit_callbacks(execute=True):
+        admin_client.post(page, {"post": "yes"})
+    assert not IndexDefinition.objects.exists()
+    assert valkey.drop_index(build.index_name) is False
+
+
+def test_an_index_that_a_surface_names_cannot_be_deleted(admin_client, definition):
+    Surface.objects.create(slug="home", name="Home row", index=definition)
+    page = address("indexdefinition_delete", definition)
+    assert "Home row" in text_of(admin_client.get(page))
+    admin_client.post(page, {"post": "yes"})
+    assert IndexDefinition.objects.filter(pk=definition.pk).exists()

@@ -1,0 +1,56 @@
+"""Figures and details of gates as people read them."""
+
+import pytest
+
+from indexes.admin.gate_words import Part, detail_parts, number
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (None, "–"),
+        (0.0, "0"),
+        (1.0, "1"),
+        (0.98765, "0.988"),
+        (1.25, "1.250"),
+        (12.345, "12.35"),
+        (19406.0, "19,406"),
+        (1234.5, "1,234"),
+        (-0.02, "-0.020"),
+    ],
+)
+def test_a_figure_is_short(value, said):
+    assert number(value) == said
+
+
+@pytest.mark.parametrize(
+    ("detail", "parts"),
+    [
+        ({}, []),
+        ({"sampled_items": 100}, [Part("Sampled items", "100")]),
+        ({"queries": ["boots", "tent"]}, [Part("Queries", "boots, tent")]),
+        ({"none": None, "empty": []}, [Part("None", "–"), Part("Empty", "")]),
+        (
+            {"movers": [{"id": "a", "from": 1}, {"id": "b", "to": 4}]},
+            [
+                Part(
+                    "Movers",
+                    columns=("Id", "From", "To"),
+                    rows=(("a", "1", "–"), ("b", "–", "4")),
+                )
+            ],
+        ),
+        (
+            {"tried": [[10, 0.91], [20, 0.99]]},
+            [Part("Tried", columns=("", ""), rows=(("10", "0.910"), ("20", "0.990")))],
+        ),
+        (
+            {"worst": {"query": "boots", "share": 0.5}},
+            [Part("Worst", "Query: boots, Share: 0.500")],
+        ),
+    ],
+)
+def test_a_detail_is_captions_values_and_tables(detail, parts):
+    assert detail_parts(detail) == parts
