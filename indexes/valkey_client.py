@@ -3,6 +3,10 @@
 A time limit covers connecting, sending and reading together. In a cluster only the
 map of slots is the client's; commands run on the nodes' own connections, because
 its retries would outlast the time given and forget nodes that were slow.
+
+A primary that became a replica refuses writes on the connections that were made
+to it while the name it is reached by leads to its successor already: after such
+a refusal every connection made before is replaced at its next use.
 """
 
 from __future__ import annotations
@@ -13,7 +17,6 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
-from itertools import islice
 from time import monotonic
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
@@ -28,6 +31,7 @@ from indexes.errors import (
     SearchTimeout,
     SearchUnavailable,
 )
+from indexes.replica_health import Health
 
 T = TypeVar("T")
 Client = valkey.Valkey | ValkeyCluster
@@ -38,6 +42,10 @@ Command = tuple[Arg, ...]
 DEFAULT_TIMEOUT_S: Final = 30.0
 # What a node may take to tell the map of the cluster, which another can tell too.
 _MAP_TIMEOUT_S: Final = 1.0
+# How long replicas may take to confirm what was written: they are milliseconds behind.
+_CONFIRM_MS: Final = 1000
+# Keys tried until each node of a cluster has one: plenty for the most nodes there are.
+_KEYS_TRIED: Final = 20_000
 
 _limit = threading.local()
 
@@ -64,18 +72,27 @@ def _remaining() -> float:
     return left
 
 
+# When an address last refused a write as a replica does.
+_demoted_at: dict[tuple[str, int], float] = {}
+
+
 class _Limited(valkey.Connection):
     """A connection that waits no longer than the running time limit allows.
 
     A limit on the connection itself would need a pool for each duration.
     """
 
+    _since = 0.0
+
     def _connect(self) -> Any:
+        self._since = monotonic()
         # The second one bounds a TLS handshake.
         self.socket_connect_timeout = self.socket_timeout = _remaining()
         return super()._connect()
 
     def send_packed_command(self, command: Any, check_health: bool = True) -> None:
+        if self._sock is not None and self._since <= _demoted_at.get((self.host, self.port), -1):
+            self.disconnect()
         if self._sock is None:
             self.connect()
         if self._sock is not None:
@@ -90,7 +107,11 @@ class _Limited(valkey.Connection):
             # The reply is still to come: the connection cannot be used again.
             self.disconnect()
             raise
-        return super().read_response(*args, **kwargs)
+        try:
+            return super().read_response(*args, **kwargs)
+        except exceptions.ReadOnlyError:
+            _demoted_at[self.host, self.port] = monotonic()
+            raise
 
 
 class _LimitedTLS(_Limited, valkey.SSLConnection):
@@ -109,8 +130,17 @@ class Servers(Protocol):
     def pipeline(self, commands: Sequence[tuple[bytes, Command]]) -> list[Any]:
         """Run commands, each with its key, in as few round trips as there are servers."""
 
+    def scan(self, pattern: str, step: int) -> Iterator[list[bytes]]:
+        """Yield the keys that match a pattern in parts of about ``step``, also empty ones.
+
+        One may come twice.
+        """
+
     def remove(self, pattern: str, step: int) -> int:
         """Remove the keys that match a pattern, so many at a time; return how many there were."""
+
+    def confirm(self, key: str) -> bool:
+        """Wait until the replicas have what was written; False when one does not say so in time."""
 
     def recover(self, *, wait: bool) -> None:
         """Do what can be done after an error, before another try or without waiting for it."""
@@ -137,15 +167,32 @@ class _Single:
                 raise reply
         return replies
 
+    def scan(self, pattern: str, step: int) -> Iterator[list[bytes]]:
+        cursor, over = 0, False
+        while not over:
+            cursor, keys = self.run("SCAN", cursor, "MATCH", pattern, "COUNT", step)
+            over = cursor == 0
+            yield keys
+
     def remove(self, pattern: str, step: int) -> int:
         removed = 0
-        keys = self.client.scan_iter(match=pattern, count=step)
-        while batch := list(islice(keys, step)):
+        for batch in self.scan(pattern, step):
             removed += sum(self.pipeline([(key, ("UNLINK", key)) for key in batch]))
         return removed
 
+    def confirm(self, key: str) -> bool:
+        replicas = int(self.run("INFO", "replication")["connected_slaves"])
+        if not replicas:
+            return True
+        # Only what the connection itself wrote is waited for: this comes after all of it.
+        pipeline = self.client.pipeline(transaction=False)
+        pipeline.execute_command("SET", key, "1", "PX", _CONFIRM_MS)
+        pipeline.execute_command("WAIT", replicas, _CONFIRM_MS)
+        _, confirmed = pipeline.execute()
+        return bool(confirmed >= replicas)
+
     def recover(self, *, wait: bool) -> None:
-        pass
+        """Do nothing: connections that broke, or lead to a replica, are replaced when used."""
 
 
 class _Cluster:
@@ -173,8 +220,26 @@ class _Cluster:
                 replies[place] = reply
         return replies
 
+    def scan(self, pattern: str, step: int) -> Iterator[list[bytes]]:
+        for node in self._nodes():
+            yield from node.scan(pattern, step)
+
     def remove(self, pattern: str, step: int) -> int:
         return sum(node.remove(pattern, step) for node in self._nodes())
+
+    def confirm(self, key: str) -> bool:
+        # Each node takes only keys of its own slots.
+        found: dict[str, str] = {}
+        nodes = {node.name: node for node in self.client.get_primaries()}
+        for number in range(_KEYS_TRIED):
+            own = f"{key}:{number}"
+            found.setdefault(self.client.get_node_from_key(own).name, own)
+            if len(found) >= len(nodes):
+                break
+        confirmed = [
+            self._node(nodes[name]).confirm(own) for name, own in found.items() if name in nodes
+        ]
+        return all(confirmed)
 
     def recover(self, *, wait: bool) -> None:
         """Read the map of slots again, once at a time; a slow node must not hold up a request."""
@@ -222,10 +287,13 @@ def _primary() -> _Single | _Cluster:
     return _servers(settings.VALKEY_URL, settings.VALKEY_CLUSTER)
 
 
-def _replica() -> _Single | _Cluster:
-    if settings.VALKEY_REPLICA_URLS:
-        return _servers(random.choice(settings.VALKEY_REPLICA_URLS), False)
-    return _primary()
+_health: dict[str, Health] = defaultdict(Health)
+
+
+def _replica(*, rested: bool) -> str | None:
+    """Return the address of a replica, or None; with ``rested`` of one that is not to rest."""
+    urls = [url for url in settings.VALKEY_REPLICA_URLS if not (rested and _health[url].rests)]
+    return random.choice(urls) if urls else None
 
 
 def writer() -> Client:
@@ -235,7 +303,8 @@ def writer() -> Client:
 
 def reader() -> Client:
     """Return the client of a replica if there are any, else the writer."""
-    return _replica().client
+    url = _replica(rested=False)
+    return _primary().client if url is None else _servers(url, False).client
 
 
 def read(call: Callable[[Servers], T], timeout_s: float, *, fresh: bool = False) -> T:
@@ -244,13 +313,46 @@ def read(call: Callable[[Servers], T], timeout_s: float, *, fresh: bool = False)
     ``fresh`` asks the primary first: a replica may be behind. With one server the
     second try replaces a connection that a restart broke.
     """
-    first, second = (_primary, _replica) if fresh else (_replica, _primary)
+    first = None if fresh else _replica(rested=True)
     with time_limit(timeout_s):
         try:
-            return _attempt(first, call)
+            return _ask(first, call)
         except (SearchUnavailable, SearchIndexMissing):
             # A replica that is behind may not have the index yet.
-            return _attempt(second, call)
+            second = _replica(rested=False) if first is None else None
+            return _ask(second, call)
+
+
+def _ask(replica: str | None, call: Callable[[Servers], T]) -> T:
+    """Run a read on a replica, and keep in mind how it went; on the primary where it is None."""
+    if replica is None:
+        return _attempt(_primary, call)
+    health = _health[replica]
+    try:
+        answer = _attempt(lambda: _servers(replica, False), call)
+    except SearchUnavailable:
+        health.was_away()
+        raise
+    except SearchTimeout:
+        health.was_slow()
+        raise
+    health.answered()
+    return answer
+
+
+def read_stream(call: Callable[[Servers], Iterator[T]]) -> Iterator[T]:
+    """Yield what a read of many steps gives, from the primaries, each step within the default time.
+
+    An error ends it: what a server has said so far cannot be gone on with at another.
+    """
+    with translated():
+        servers = _primary()
+    try:
+        with translated():
+            yield from call(servers)
+    except SearchUnavailable:
+        servers.recover(wait=False)
+        raise
 
 
 def write(
@@ -262,14 +364,24 @@ def write(
     """Run a write within the time; None: however many commands it takes, each within the default.
 
     ``repeatable``: doing it twice does no harm, so it is tried once more as a read is.
+    What a replica refused was not done, and is tried once more too.
     """
     with nullcontext() if timeout_s is None else time_limit(timeout_s):
         try:
             return _attempt(_primary, call)
-        except SearchUnavailable:
-            if not repeatable:
+        except SearchUnavailable as error:
+            if not repeatable and not isinstance(error.__cause__, exceptions.ReadOnlyError):
                 raise
             return _attempt(_primary, call)
+
+
+def confirm_writes(key: str, timeout_s: float = 5.0) -> bool:
+    """Wait until the replicas, where there are any, have all that was written before.
+
+    What they have outlives a failover. ``key`` is written for a second to tell. False when
+    a replica does not confirm it in time: it is far behind, or being cut off.
+    """
+    return write(lambda servers: servers.confirm(key), timeout_s, repeatable=True)
 
 
 def _attempt(choose: Callable[[], Servers], call: Callable[[Servers], T]) -> T:
