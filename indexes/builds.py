@@ -244,8 +244,9 @@ def _validate(lease: Lease, seconds: float) -> float | None:
 
 def _waits_for_person(build: IndexBuild) -> str:
     """Return why a finished build is not made live at once; empty where it is."""
-    definition = build.definition
-    definition.refresh_from_db()
+    # Locked before the build's row is, as by every move: what is decided here still holds
+    # when the build is promoted, and two builds that finish at once come one after another.
+    definition = IndexDefinition.objects.select_for_update().get(pk=build.definition_id)
     live = definition.live_build
     if build.verdict == Verdict.BLOCKED:
         return "It failed a gate: mend the cause and build again, or override with a reason."

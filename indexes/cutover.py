@@ -1,7 +1,10 @@
 """What serves: promote, roll back, canary and retire. Each is a move of pointers in one transaction.
 
-A build that was live stays ready in the engine for the index's ``keep_hours``, so
-that the way back is as quick as the way there, and requests that began on it end well.
+Every move locks the definition first, so that moves of one index happen one after
+another and each decides on what the one before it left. A build that was live
+stays ready in the engine for the index's ``keep_hours``, so that the way back is
+as quick as the way there. Whatever served stays in the engine a while longer than
+it is wanted (``removal.GRACE``), for processes and requests that are still on it.
 """
 
 from __future__ import annotations
@@ -10,32 +13,34 @@ from datetime import timedelta
 
 from django.contrib.auth.models import User
 from django.db import transaction
+from django.db.models import Q, QuerySet
 from django.utils import timezone
 
-from indexes import valkey
+from indexes import removal, valkey
 from indexes.errors import BuildError, SearchIndexMissing
 from indexes.models import IndexBuild, IndexDefinition
-from indexes.queue import enqueue
 from indexes.signals import live_build_changed
-from indexes.transitions import move
+from indexes.transitions import move, note
 
 Status = IndexBuild.Status
 Verdict = IndexBuild.Verdict
+
+OVERRIDE = "indexes.override_gates"
 
 
 def promote(
     build: IndexBuild, *, by: User | None = None, why: str = "", override: bool = False
 ) -> None:
-    """Make a ready build live; the one that was live stays ready, older ones are retired.
+    """Make a ready build live; the one that was live stays ready, others of before are retired.
 
-    Raises BuildError when it is not ready, the engine has lost its index, or a gate failed
-    and ``override`` is not set, which takes a reason.
+    A canary ends when its build goes live or is retired, and else goes on. Raises BuildError
+    when the build is not ready, the engine has lost its items, or a gate failed and ``override``
+    is not set, which takes a reason and a person with the permission.
     """
     _check_engine(build)
     with transaction.atomic():
         definition = _locked(build)
-        build.refresh_from_db()
-        verdict = _verdict(build, override, why)
+        verdict = _verdict(build, override, by, why)
         previous = definition.live_build
         now = timezone.now()
         changes = {"verdict": verdict, "live_at": now, "superseded_at": None}
@@ -44,8 +49,11 @@ def promote(
                 f"{build.label} is {build.get_status_display().lower()}: "
                 "only a build that is ready can be made live."
             )
-        for older in definition.builds.filter(status=Status.READY, number__lt=build.number):
-            retire(older, by=by, why=f"{build.label} is live.")
+        if definition.canary_build_id == build.pk:
+            _point_canary(definition, None, 0)
+        reason = f"{build.label} is live."
+        for other in _given_up(definition, build):
+            _retire(definition, other, by=by, why=reason)
         if previous is not None:
             # Kept for the way back.
             move(
@@ -55,18 +63,17 @@ def promote(
                 by=by,
                 why=f"{build.label} took its place.",
                 superseded_at=now,
+                served_until=now,
             )
-        # A retired build may have been the canary.
-        definition.refresh_from_db()
         definition.live_build = build
-        if definition.canary_build_id == build.pk:
-            definition.canary_build, definition.canary_percent = None, 0
-        definition.save(update_fields=["live_build", "canary_build", "canary_percent"])
-        live_build_changed.send(sender=IndexDefinition, definition=definition)
+        definition.save(update_fields=["live_build"])
+        _tell(definition)
 
 
 def roll_back(definition: IndexDefinition, *, by: User | None = None, why: str = "") -> IndexBuild:
     """Make the build live again that was live before, and return it. Raises BuildError."""
+    # Chosen before any lock is waited for: of two people who roll back at once, the
+    # second is refused rather than rolled forward again.
     build = way_back(definition)
     if build is None:
         raise BuildError(
@@ -82,80 +89,162 @@ def way_back(definition: IndexDefinition) -> IndexBuild | None:
     return kept.order_by("-superseded_at").first()
 
 
-def start_canary(build: IndexBuild, percent: int, *, by: User | None = None) -> None:
+def start_canary(build: IndexBuild, percent: int, *, by: User | None = None, why: str = "") -> None:
     """Let a ready build answer ``percent`` (1 to 99) of its index's traffic, or change how much.
 
-    Raises BuildError when nothing is live beside it, it is not ready, or a gate failed.
+    Another canary of the index ends. Raises BuildError when nothing is live beside it, it is
+    not ready, or a gate failed.
     """
     if not 1 <= percent <= 99:
         raise BuildError("A canary takes 1 to 99 % of the traffic: to give it all, make it live.")
     _check_engine(build)
     with transaction.atomic():
         definition = _locked(build)
-        build.refresh_from_db()
         if build.status != Status.READY:
-            raise BuildError(f"{build.label} is not ready, so it cannot take traffic.")
+            raise BuildError(
+                f"{build.label} is {build.get_status_display().lower()}: "
+                "only a build that is ready can take part of the traffic."
+            )
         if build.verdict == Verdict.BLOCKED:
-            raise BuildError(f"{build.label} failed a gate, so it cannot take traffic.")
+            raise BuildError(
+                f"{build.label} failed a gate, so it cannot take traffic: mend the cause and "
+                "build again."
+            )
         if definition.live_build_id is None:
             raise BuildError("No build is live that a canary could stand beside: make it live.")
-        definition.canary_build, definition.canary_percent = build, percent
-        definition.save(update_fields=["canary_build", "canary_percent"])
-        live_build_changed.send(sender=IndexDefinition, definition=definition)
+        if (definition.canary_build_id, definition.canary_percent) == (build.pk, percent):
+            return
+        if definition.canary_build_id != build.pk:
+            _end_canary(definition, by=by, why=f"{build.label} is the canary now.")
+        _point_canary(definition, build, percent)
+        note(build, by=by, why=_joined(f"Answers {percent} % of the traffic.", why))
+        _tell(definition)
 
 
-def stop_canary(definition: IndexDefinition, *, by: User | None = None) -> None:
+def stop_canary(definition: IndexDefinition, *, by: User | None = None, why: str = "") -> None:
     """Give the live build all the traffic again; nothing happens where there is no canary."""
     with transaction.atomic():
-        definition = IndexDefinition.objects.select_for_update().get(pk=definition.pk)
-        if definition.canary_build_id is None:
-            return
-        definition.canary_build, definition.canary_percent = None, 0
-        definition.save(update_fields=["canary_build", "canary_percent"])
-        live_build_changed.send(sender=IndexDefinition, definition=definition)
+        definition = _lock(definition.pk, str(definition))
+        if _end_canary(definition, by=by, why=_joined("Answers no traffic any more.", why)):
+            _tell(definition)
 
 
 def retire(build: IndexBuild, *, by: User | None = None, why: str = "") -> None:
-    """Give up a ready build: it can no longer be made live, and leaves the engine on commit."""
+    """Give up a ready build: it can no longer be made live, and leaves the engine.
+
+    It leaves on commit, or when the last request that may be on it has ended. Raises BuildError.
+    """
     with transaction.atomic():
         definition = _locked(build)
-        if definition.canary_build_id == build.pk:
-            stop_canary(definition, by=by)
-        if not move(build, Status.RETIRED, only_from=[Status.READY], by=by, why=why):
-            raise BuildError(f"{build.label} is not ready, so it cannot be retired.")
-        enqueue("retire_build", build.pk)
+        was_canary = definition.canary_build_id == build.pk
+        if not _retire(definition, build, by=by, why=why):
+            raise BuildError(
+                f"{build.label} is {build.get_status_display().lower()}, not ready, "
+                "so it cannot be retired."
+            )
+        if was_canary:
+            _tell(definition)
 
 
 def retire_expired() -> list[str]:
     """Retire the builds whose time for a roll back is over; return their labels."""
-    now = timezone.now()
     retired = []
-    kept = IndexBuild.objects.filter(status=Status.READY).exclude(superseded_at=None)
-    for build in kept.select_related("definition"):
-        hours = build.definition.keep_hours
-        over = (
-            build.superseded_at is not None and build.superseded_at + timedelta(hours=hours) < now
-        )
-        if over and build.definition.canary_build_id != build.pk:
-            retire(build, why=f"Kept for {hours} hours.")
-            retired.append(build.label)
+    for found in _expired(IndexBuild.objects.all()):
+        with transaction.atomic():
+            definitions = IndexDefinition.objects.select_for_update()
+            definition = definitions.filter(pk=found.definition_id).first()
+            # Looked at again under the lock: a roll back or a canary may have come first,
+            # or another scheduler.
+            for build in _expired(IndexBuild.objects.filter(pk=found.pk)) if definition else []:
+                why = f"Kept for {build.definition.keep_hours} hours."
+                if _retire(build.definition, build, why=why):
+                    retired.append(build.label)
     return retired
+
+
+def _expired(builds: QuerySet[IndexBuild]) -> list[IndexBuild]:
+    """Return those of the builds that nothing and nobody keeps any more."""
+    now = timezone.now()
+    kept = builds.filter(status=Status.READY).exclude(superseded_at=None)
+    return [
+        build
+        for build in kept.select_related("definition")
+        if build.superseded_at is not None
+        and build.superseded_at + timedelta(hours=build.definition.keep_hours) < now
+        and build.definition.canary_build_id != build.pk
+    ]
+
+
+def _given_up(definition: IndexDefinition, build: IndexBuild) -> list[IndexBuild]:
+    """Return the ready builds that nobody needs once ``build`` is live: one way back is enough."""
+    before = Q(number__lt=build.number) | Q(superseded_at__isnull=False)
+    ready = definition.builds.filter(before, status=Status.READY)
+    return list(ready.exclude(pk=build.pk).order_by("number"))
+
+
+def _retire(
+    definition: IndexDefinition, build: IndexBuild, *, by: User | None = None, why: str = ""
+) -> bool:
+    """Retire a ready build of the locked definition, its canary first; False when it is not ready."""
+    if definition.canary_build_id == build.pk:
+        _end_canary(definition, by=by, why=why)
+    if not move(build, Status.RETIRED, only_from=[Status.READY], by=by, why=why):
+        return False
+    removal.send(build)
+    return True
+
+
+def _end_canary(definition: IndexDefinition, *, by: User | None, why: str) -> bool:
+    canary = definition.canary_build
+    if canary is None:
+        return False
+    _point_canary(definition, None, 0)
+    IndexBuild.objects.filter(pk=canary.pk).update(served_until=timezone.now())
+    note(canary, by=by, why=why)
+    return True
+
+
+def _point_canary(definition: IndexDefinition, build: IndexBuild | None, percent: int) -> None:
+    definition.canary_build, definition.canary_percent = build, percent
+    definition.save(update_fields=["canary_build", "canary_percent"])
+
+
+def _tell(definition: IndexDefinition) -> None:
+    live_build_changed.send(sender=IndexDefinition, definition=definition)
 
 
 def _check_engine(build: IndexBuild) -> None:
     try:
-        valkey.index_info(build.index_name)
+        state = valkey.index_info(build.index_name)
     except SearchIndexMissing as error:
         raise BuildError(
             f"The search engine no longer has {build.index_name}. Start a new build."
         ) from error
+    if build.indexed and not state.num_docs:
+        raise BuildError(
+            f"The search engine no longer has the items of {build.index_name}. Start a new build."
+        )
 
 
 def _locked(build: IndexBuild) -> IndexDefinition:
-    return IndexDefinition.objects.select_for_update().get(pk=build.definition_id)
+    """Lock the definition of a build and return it, with the build as it is by then."""
+    definition = _lock(build.definition_id, build.label)
+    try:
+        build.refresh_from_db()
+    except IndexBuild.DoesNotExist as error:
+        raise BuildError(f"{build.label} was deleted.") from error
+    return definition
 
 
-def _verdict(build: IndexBuild, override: bool, why: str) -> str:
+def _lock(definition_id: int, name: str) -> IndexDefinition:
+    try:
+        return IndexDefinition.objects.select_for_update().get(pk=definition_id)
+    except IndexDefinition.DoesNotExist as error:
+        raise BuildError(f"The index of {name} was deleted.") from error
+
+
+def _verdict(build: IndexBuild, override: bool, by: User | None, why: str) -> str:
+    """Return the verdict that the build goes live with; raise BuildError where it may not."""
     if build.verdict != Verdict.BLOCKED:
         return build.verdict
     if not override:
@@ -163,6 +252,15 @@ def _verdict(build: IndexBuild, override: bool, why: str) -> str:
             f"{build.label} failed a gate: its page says which. Mend the cause and build again, "
             "or override with a reason."
         )
+    if by is None or not by.has_perm(OVERRIDE):
+        raise BuildError(
+            f"{build.label} failed a gate. To override it takes a person with the permission "
+            f'"Can make a build live that failed a gate" ({OVERRIDE}).'
+        )
     if not why.strip():
         raise BuildError("Say why the failed gate is overridden.")
     return Verdict.OVERRIDDEN
+
+
+def _joined(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))

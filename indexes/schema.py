@@ -122,6 +122,7 @@ class IndexSpec(Spec):
 class LiveIndex(Spec):
     """A build that can be searched: its physical names and the spec it was made from.
 
+    ``fingerprint`` is the spec's as it was frozen when the build began; empty where none was.
     ``probe`` is the vector of ``PROBE_TEXT`` when it was built, as base64 of FLOAT32; empty
     where none was made. An endpoint that answers another one today has another model.
     """
@@ -130,4 +131,5 @@ class LiveIndex(Spec):
     index_name: str
     key_prefix: str
     spec: IndexSpec
+    fingerprint: str = ""
     probe: str = ""

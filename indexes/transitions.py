@@ -42,3 +42,8 @@ def record(build: IndexBuild, to: str, *, by: User | None = None, why: str = "")
     BuildTransition.objects.create(
         build=build, from_status=build.status, to_status=to, by=by, why=why[:MAX_WHY]
     )
+
+
+def note(build: IndexBuild, *, by: User | None = None, why: str) -> None:
+    """Write a line of what happened to a build that stays in its state, such as a canary's share."""
+    record(build, build.status, by=by, why=why)

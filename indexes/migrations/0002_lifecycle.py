@@ -56,6 +56,7 @@ class Migration(migrations.Migration):
                 ('unchanged', models.PositiveBigIntegerField(default=0)),
                 ('written', models.PositiveBigIntegerField(default=0)),
                 ('embedded', models.PositiveBigIntegerField(default=0)),
+                ('kept', models.PositiveBigIntegerField(default=0, help_text='Items left alone, as they were changed after the source was written.')),
                 ('removed', models.PositiveBigIntegerField(default=0)),
                 ('rejected', models.PositiveBigIntegerField(default=0)),
                 ('rejected_reasons', models.JSONField(blank=True, default=dict)),
@@ -79,10 +80,12 @@ class Migration(migrations.Migration):
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
                 ('item_id', models.CharField(max_length=256)),
                 ('version', models.FloatField(blank=True, null=True)),
+                ('newest', models.FloatField(blank=True, null=True)),
                 ('deleted', models.BooleanField(default=False)),
                 ('partial', models.BooleanField(default=False)),
-                ('row', models.JSONField(default=dict)),
+                ('row', models.TextField()),
                 ('changed_at', models.DateTimeField()),
+                ('settled_at', models.DateTimeField(blank=True, null=True)),
             ],
             options={
                 'ordering': ['changed_at'],
@@ -168,6 +171,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='indexbuild',
+            name='caught_up_at',
+            field=models.DateTimeField(blank=True, help_text='When it took over the changes of items that came during its load; it gets each later one at once.', null=True),
+        ),
+        migrations.AddField(
+            model_name='indexbuild',
             name='catalog_time',
             field=models.DateTimeField(blank=True, help_text='When the source was written.', null=True),
         ),
@@ -213,6 +221,11 @@ class Migration(migrations.Migration):
         ),
         migrations.AddField(
             model_name='indexbuild',
+            name='served_until',
+            field=models.DateTimeField(blank=True, help_text='When it last stopped being live or a canary.', null=True),
+        ),
+        migrations.AddField(
+            model_name='indexbuild',
             name='superseded_at',
             field=models.DateTimeField(blank=True, help_text='When another build took its place.', null=True),
         ),
@@ -234,7 +247,7 @@ class Migration(migrations.Migration):
         migrations.AddField(
             model_name='indexdefinition',
             name='canary_build',
-            field=models.ForeignKey(blank=True, editable=False, null=True, on_delete=django.db.models.deletion.SET_NULL, related_name='+', to='indexes.indexbuild'),
+            field=models.ForeignKey(blank=True, editable=False, null=True, on_delete=django.db.models.deletion.RESTRICT, related_name='+', to='indexes.indexbuild'),
         ),
         migrations.AddField(
             model_name='indexdefinition',
@@ -295,6 +308,11 @@ class Migration(migrations.Migration):
             model_name='indexdefinition',
             name='recall_target',
             field=models.FloatField(default=0.99, help_text='Share of the true 10 nearest items that a search finds. Each build is tuned to it.', validators=[django.core.validators.MinValueValidator(0.5), django.core.validators.MaxValueValidator(1)]),
+        ),
+        migrations.AddField(
+            model_name='indexdefinition',
+            name='schedule_notice',
+            field=models.CharField(blank=True, editable=False, help_text='Why its schedule last started nothing.', max_length=500),
         ),
         migrations.AddField(
             model_name='indexdefinition',

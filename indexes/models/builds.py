@@ -108,6 +108,12 @@ class IndexBuild(models.Model):
     memory_bytes = models.PositiveBigIntegerField(
         null=True, blank=True, help_text="What its items and index take in the engine, measured."
     )
+    caught_up_at = models.DateTimeField(
+        null=True,
+        blank=True,
+        help_text="When it took over the changes of items that came during its load; "
+        "it gets each later one at once.",
+    )
     error = models.TextField(blank=True)
     notice = models.CharField(max_length=300, blank=True)
     setbacks = models.PositiveIntegerField(
@@ -122,6 +128,9 @@ class IndexBuild(models.Model):
     live_at = models.DateTimeField(null=True, blank=True, help_text="When it last became live.")
     superseded_at = models.DateTimeField(
         null=True, blank=True, help_text="When another build took its place."
+    )
+    served_until = models.DateTimeField(
+        null=True, blank=True, help_text="When it last stopped being live or a canary."
     )
     removed_at = models.DateTimeField(
         null=True, blank=True, help_text="When its index and items were taken out of the engine."
@@ -161,6 +170,7 @@ class IndexBuild(models.Model):
             index_name=self.index_name,
             key_prefix=self.key_prefix,
             spec=spec,
+            fingerprint=self.fingerprint,
             probe=b64encode(self.probe).decode() if self.probe else "",
         )
 

@@ -6,6 +6,7 @@ from django.core.exceptions import ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator
 from django.db import models
 
+from indexes import cron
 from indexes.models.sources import CatalogSource, EmbeddingEndpoint
 from indexes.models.validators import between, field_name_validator, slug_validator
 from indexes.naming import RESERVED_PREFIX
@@ -124,7 +125,13 @@ class IndexDefinition(models.Model):
         blank=True,
         help_text='Such as "*/15 * * * *": every quarter of an hour.',
     )
-    # RESTRICT, not PROTECT: a live build cannot be deleted alone, but goes with its definition.
+    schedule_notice = models.CharField(
+        max_length=500,
+        blank=True,
+        editable=False,
+        help_text="Why its schedule last started nothing.",
+    )
+    # RESTRICT, not PROTECT: what serves cannot be deleted alone, but goes with its definition.
     live_build = models.ForeignKey(
         "IndexBuild",
         on_delete=models.RESTRICT,
@@ -135,7 +142,7 @@ class IndexDefinition(models.Model):
     )
     canary_build = models.ForeignKey(
         "IndexBuild",
-        on_delete=models.SET_NULL,
+        on_delete=models.RESTRICT,
         null=True,
         blank=True,
         editable=False,
@@ -152,6 +159,18 @@ class IndexDefinition(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+    def clean(self) -> None:
+        wrong = {}
+        for name in ("rebuild_cron", "refresh_cron"):
+            if not (text := getattr(self, name)):
+                continue
+            try:
+                cron.parse(text)
+            except ValueError as error:
+                wrong[name] = str(error)
+        if wrong:
+            raise ValidationError(wrong)
 
     def to_spec(self) -> IndexSpec:
         """Return the frozen value that a build is made from."""
