@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import random
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -13,17 +10,11 @@ import numpy.typing as npt
 import orjson
 
 from indexes import sagemaker
-from indexes.errors import EmbeddingContract, EmbeddingError
+from indexes.errors import EmbeddingContract, EmbeddingRejected
+from indexes.passages import PassageCalls
 from indexes.schema import EndpointSpec
 
 Vectors = npt.NDArray[np.float32]
-
-# Batches are larger than queries, and SageMaker itself ends a call after 60 s.
-PASSAGE_TIMEOUT_S: Final = 60.0
-CONCURRENT_CALLS: Final = 2
-ATTEMPTS: Final = 6
-FIRST_PAUSE_S: Final = 0.25
-LONGEST_PAUSE_S: Final = 8.0
 
 # Names under which containers answer their vectors, and the objects of a list theirs.
 _KEYS: Final = ("embeddings", "embedding", "vectors", "predictions", "outputs", "data")
@@ -42,15 +33,38 @@ def embed_query(endpoint: EndpointSpec, text: str, *, timeout_s: float | None = 
     return vector
 
 
-def embed_passages(endpoint: EndpointSpec, texts: Sequence[str]) -> Vectors:
-    """Return the vectors of item texts, of shape (len(texts), dimension), in their order."""
+def embed_passages(
+    endpoint: EndpointSpec, texts: Sequence[str], *, within_s: float | None = None
+) -> Vectors:
+    """Return the vectors of item texts, of shape (len(texts), dimension), in their order.
+
+    ``within_s``: the time that all of it may take. Without it an error is only raised
+    after several attempts with pauses.
+    """
     if not texts:
         return np.empty((0, endpoint.dimension), dtype=np.float32)
-    with ThreadPoolExecutor(CONCURRENT_CALLS, "embed") as pool:
-        parts = list(
-            pool.map(lambda batch: _embed_batch(endpoint, batch), _batches(endpoint, texts))
-        )
-    return np.concatenate(parts)
+    vectors = np.empty((len(texts), endpoint.dimension), dtype=np.float32)
+    with passage_calls(endpoint, within_s=within_s) as calls:
+        for start, found in calls.embed(texts):
+            if isinstance(found, EmbeddingRejected):
+                raise found
+            vectors[start : start + len(found)] = found
+    return vectors
+
+
+def passage_calls(
+    endpoint: EndpointSpec,
+    *,
+    beat: Callable[[], None] = lambda: None,
+    within_s: float | None = None,
+) -> PassageCalls:
+    """Return what embeds item texts in parts for as long as it is open: what a load works with."""
+    return PassageCalls(endpoint, _call, beat=beat, within_s=within_s)
+
+
+def passage_record(endpoint: EndpointSpec, text: str) -> dict[str, Any]:
+    """Return what the model is sent for one item text, as the record of a batch job is."""
+    return {**endpoint.request_extra, endpoint.request_key: _clean(endpoint.passage_prefix + text)}
 
 
 def read_vectors(body: bytes, *, count: int, endpoint: EndpointSpec) -> Vectors:
@@ -178,25 +192,12 @@ def _broken(endpoint: EndpointSpec, problem: str, body: bytes) -> EmbeddingContr
     )
 
 
-def _batches(endpoint: EndpointSpec, texts: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(texts), endpoint.max_batch):
-        yield texts[start : start + endpoint.max_batch]
-
-
-def _embed_batch(endpoint: EndpointSpec, texts: Sequence[str]) -> Vectors:
+def _call(endpoint: EndpointSpec, texts: Sequence[str], timeout_s: float) -> Vectors:
     prefixed = [_clean(endpoint.passage_prefix + text) for text in texts]
     # One text goes as a string: some containers take no list.
     body = _body(endpoint, prefixed if len(prefixed) > 1 else prefixed[0])
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            answer = sagemaker.invoke(endpoint, body, timeout_s=PASSAGE_TIMEOUT_S)
-            return _finished(read_vectors(answer, count=len(texts), endpoint=endpoint), endpoint)
-        except EmbeddingError as error:
-            if not error.retryable or attempt == ATTEMPTS:
-                raise
-        pause = min(FIRST_PAUSE_S * 2 ** (attempt - 1), LONGEST_PAUSE_S)
-        time.sleep(pause * random.uniform(0.5, 1))
-    raise AssertionError("the last attempt returns or raises")
+    answer = sagemaker.invoke(endpoint, body, timeout_s=timeout_s)
+    return _finished(read_vectors(answer, count=len(texts), endpoint=endpoint), endpoint)
 
 
 def _body(endpoint: EndpointSpec, texts: str | list[str]) -> bytes:

@@ -39,6 +39,14 @@ def problems(definition: IndexDefinition) -> list[str]:
             f'The text template of source "{definition.source}" names no field: '
             "write one in braces, such as {title}."
         )
+    endpoint = definition.endpoint
+    if definition.embed_with == IndexDefinition.EmbedWith.BATCH and not (
+        endpoint.batch_model and endpoint.batch_s3_uri and endpoint.batch_instance_type
+    ):
+        found.append(
+            f'The endpoint "{endpoint}" lacks a SageMaker model, a working folder or an instance '
+            'type for Batch Transform: fill them in, or set "embed items by" to calls.'
+        )
     return found
 
 

@@ -29,6 +29,7 @@ from indexes.errors import (
     EmbeddingThrottled,
     EmbeddingUnavailable,
 )
+from indexes.naming import ROW_FIELD
 from indexes.schema import EndpointSpec
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 # records under way together.
 _PAYLOAD_MB: Final = 1
 _MOST_CONCURRENT: Final = 100 // _PAYLOAD_MB
-_JOINED: Final = "$['rp_row','SageMakerOutput']"
+_JOINED: Final = f"$['{ROW_FIELD}','SageMakerOutput']"
 _UNKNOWN: Final = ("could not find", "not found", "does not exist")
 
 

@@ -33,7 +33,7 @@ class EmbeddingEndpointAdmin(ModelAdmin):
     warn_unsaved_form = True
     fieldsets = [
         (None, {"fields": ["slug"]}),
-        ("SageMaker endpoint", {"fields": [("endpoint_name", "region")]}),
+        ("SageMaker endpoint", {"fields": [("endpoint_name", "region"), "model"]}),
         (
             "Vectors",
             {
@@ -52,7 +52,26 @@ class EmbeddingEndpointAdmin(ModelAdmin):
                 ]
             },
         ),
-        ("Limits", {"fields": [("timeout_ms", "max_batch")]}),
+        (
+            "Limits",
+            {
+                "fields": [("timeout_ms", "max_batch"), ("concurrency", "max_calls_per_second")],
+                "description": "The timeout is for searches. The others keep builds from taking "
+                "the endpoint away from them.",
+            },
+        ),
+        (
+            "Batch Transform",
+            {
+                "fields": [
+                    ("batch_model", "batch_s3_uri"),
+                    ("batch_instance_type", "batch_instance_count"),
+                ],
+                "classes": ["collapse"],
+                "description": "For indexes that embed their items by a job instead of calls to the "
+                "endpoint: the same model, on instances that run only as long as the job.",
+            },
+        ),
     ]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[EmbeddingEndpoint]:
