@@ -6,7 +6,8 @@ IndexesError
 │   ├── EmbeddingThrottled
 │   ├── EmbeddingUnavailable
 │   ├── EmbeddingRejected     the request itself is wrong: do not retry
-│   └── EmbeddingContract     an answer that cannot be read as vectors
+│   ├── EmbeddingContract     an answer that cannot be read as vectors
+│   └── EmbeddingOtherModel   vectors of another model than the index was built with
 ├── SearchError               the search engine
 │   ├── SearchTimeout
 │   ├── SearchUnavailable
@@ -16,6 +17,7 @@ IndexesError
 ├── CatalogError              a source that cannot be opened or read
 │   ├── CatalogUnavailable    for now: retry
 │   └── RowError              one row of it, skipped and counted
+├── UnknownIndex              no index has this slug
 └── BuildError                a build that cannot start or go on
 """
 
@@ -52,6 +54,10 @@ class EmbeddingRejected(EmbeddingError):
 
 class EmbeddingContract(EmbeddingError):
     reason = "bad_response"
+
+
+class EmbeddingOtherModel(EmbeddingError):
+    reason = "other_model"
 
 
 class SearchError(IndexesError):
@@ -105,6 +111,15 @@ class RowError(CatalogError):
     def __init__(self, reason: str, message: str) -> None:
         super().__init__(message)
         self.reason = reason
+
+
+class UnknownIndex(IndexesError):
+    """No index has this slug."""
+
+    reason = "unknown_index"
+
+    def __init__(self, slug: str) -> None:
+        super().__init__(f'There is no index "{slug}".')
 
 
 class BuildError(IndexesError):

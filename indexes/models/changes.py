@@ -16,13 +16,19 @@ class ItemChange(models.Model):
         IndexDefinition, on_delete=models.CASCADE, related_name="item_changes"
     )
     item_id = models.CharField(max_length=256)
-    # Of several changes, the highest wins. Empty where the caller gave none: the last to come wins.
+    # What the change is compared by with the source. Empty where the caller gave none: then the
+    # time decides.
     version = models.FloatField(null=True, blank=True)
+    # The highest version ever taken: nothing older is, whatever came without one in between.
+    newest = models.FloatField(null=True, blank=True)
     deleted = models.BooleanField(default=False)
     # Only some fields: the rest is what the source or the item has.
     partial = models.BooleanField(default=False)
-    row = models.JSONField(default=dict)
+    # JSON. Not a JSONField, as its type in the database refuses NUL characters in texts.
+    row = models.TextField()
     changed_at = models.DateTimeField()
+    # When a source was seen to hold the same or newer: no later build needs the change.
+    settled_at = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         ordering = ["changed_at"]
@@ -59,6 +65,9 @@ class IndexRefresh(models.Model):
     unchanged = models.PositiveBigIntegerField(default=0)
     written = models.PositiveBigIntegerField(default=0)
     embedded = models.PositiveBigIntegerField(default=0)
+    kept = models.PositiveBigIntegerField(
+        default=0, help_text="Items left alone, as they were changed after the source was written."
+    )
     removed = models.PositiveBigIntegerField(default=0)
     rejected = models.PositiveBigIntegerField(default=0)
     rejected_reasons = models.JSONField(default=dict, blank=True)
