@@ -45,7 +45,7 @@ def embed_passages(
         return np.empty((0, endpoint.dimension), dtype=np.float32)
     vectors = np.empty((len(texts), endpoint.dimension), dtype=np.float32)
     with passage_calls(endpoint, within_s=within_s) as calls:
-        for start, found in calls.embed(texts):
+        for start, found in calls.embed(texts, halve=False):
             if isinstance(found, EmbeddingRejected):
                 raise found
             vectors[start : start + len(found)] = found

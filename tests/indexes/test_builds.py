@@ -10,7 +10,7 @@ from django.db import connection
 from django.db.models import RestrictedError
 from django.utils import timezone
 
-from indexes import builds, cutover, embedding, removal, sagemaker, valkey
+from indexes import builds, cutover, passages, removal, sagemaker, valkey
 from indexes.errors import BuildError, SearchIndexMissing
 from indexes.lease import Lease
 from indexes.models import IndexBuild, IndexDefinition
@@ -280,7 +280,7 @@ def endpoint_down(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatc
         with monkeypatch.context() as patch:
             address = f"http://127.0.0.1:{unused.getsockname()[1]}"
             patch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", address)
-            patch.setattr(embedding, "FIRST_PAUSE_S", 0)
+            patch.setattr(passages, "FIRST_PAUSE_S", 0)
             sagemaker.forget_clients()
             yield patch
         sagemaker.forget_clients()
@@ -347,6 +347,12 @@ def test_the_build_before_the_last_leaves_the_engine(
     first.refresh_from_db()
     second.refresh_from_db()
     assert [b.status for b in (first, second, third)] == [Status.RETIRED, Status.READY, Status.LIVE]
+    # It was live a moment ago: requests may still be on it.
+    assert first.removed_at is None
+    long_ago = timezone.now() - removal.GRACE
+    IndexBuild.objects.filter(pk=first.pk).update(served_until=long_ago)
+    removal.remove(first.pk)
+    first.refresh_from_db()
     assert first.removed_at is not None
     assert keys_under(first.key_prefix) == []
     assert valkey.drop_index(first.index_name) is False
