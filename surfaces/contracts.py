@@ -102,8 +102,10 @@ class RecommendResponse(BaseModel):
     request_id: str
     surface: str
     revision: int
-    build: str | None
-    variant: str | None = None
+    build: str | None = Field(description="The index build that was asked.")
+    variant: str | None = Field(
+        None, description='"canary" where a build on trial was asked; null for the live one.'
+    )
     items: list[Item]
     degraded: list[Degraded] = []
     fallback: Fallback | None = None

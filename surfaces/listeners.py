@@ -24,6 +24,7 @@ def connect() -> None:
         post_delete.connect(on_delete, sender=model, dispatch_uid="surfaces")
     registry.loader = snapshot.read
     registry.prepare = wiring.warm
+    registry.recheck = wiring.recheck
 
 
 def on_live_build(*, definition: IndexDefinition, **_: Any) -> None:

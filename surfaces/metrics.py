@@ -27,12 +27,14 @@ BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25
 NOT_STAGES = {"total"}
 
 REQUESTS = Counter(
-    "recplatform_requests", "Questions to surfaces, by how they ended.", ["surface", "outcome"]
+    "recplatform_requests",
+    "Questions to surfaces, by how they ended; the variant is empty but for a canary's.",
+    ["surface", "variant", "outcome"],
 )
 REQUEST_SECONDS = Histogram(
     "recplatform_request_seconds",
     "Time from parsing to the answer, of questions that were answered.",
-    ["surface"],
+    ["surface", "variant"],
     buckets=BUCKETS,
 )
 STAGE_SECONDS = Histogram(
@@ -44,7 +46,9 @@ DEGRADED = Counter(
     ["surface", "stage", "reason"],
 )
 FALLBACKS = Counter(
-    "recplatform_fallbacks", "Answers that a fallback gave.", ["surface", "level", "reason"]
+    "recplatform_fallbacks",
+    "Answers that a fallback gave.",
+    ["surface", "variant", "level", "reason"],
 )
 PLANS_VERSION = Gauge(
     "recplatform_plans_version",
@@ -62,17 +66,19 @@ def observe(
     surface: str, outcome: str, seconds: float, response: RecommendResponse | None = None
 ) -> None:
     """Count one question and how it went; a surface that is not published is counted as ``""``."""
-    REQUESTS.labels(surface, outcome).inc()
+    variant = (response.variant if response is not None else None) or ""
+    REQUESTS.labels(surface, variant, outcome).inc()
     if response is None:
         return
-    REQUEST_SECONDS.labels(surface).observe(seconds)
+    REQUEST_SECONDS.labels(surface, variant).observe(seconds)
     for stage, ms in response.timings_ms.items():
         if stage not in NOT_STAGES:
             STAGE_SECONDS.labels(surface, stage).observe(ms / 1000)
     for degraded in response.degraded:
         DEGRADED.labels(surface, degraded.stage, degraded.reason).inc()
     if response.fallback is not None:
-        FALLBACKS.labels(surface, response.fallback.level, response.fallback.reason).inc()
+        fallback = response.fallback
+        FALLBACKS.labels(surface, variant, fallback.level, fallback.reason).inc()
 
 
 def plans_checked(version: int, age_s: float = 0.0) -> None:

@@ -20,6 +20,7 @@ overloaded     this process has no free thread for it
 rejected       it refuses the request: configuration is wrong
 bad_response   an embedding answer that cannot be read as a vector
 index_missing  the physical index is gone
+other_model    the endpoint answers other vectors than when the index was built
 error          a fault in the platform, which the log tells
 unknown_items  (seed) none of the item ids is in the index
 no_signal      (seed) the seed signal weighs no item for this request
@@ -70,6 +71,7 @@ def recommend(
         surface=plan.slug,
         revision=plan.revision,
         build=plan.build,
+        variant=plan.variant,
         items=[],
         timings_ms={},
     )
@@ -181,6 +183,10 @@ class Run:
         return self._mean(parts) if parts else None
 
     def _embed(self, text: str) -> Call[Vector]:
+        refusal = self.stages.refused.get(self.plan.model)
+        if refusal is not None:
+            # Vectors of another model would find items, and none that are meant.
+            return Call.refused("embed", refusal.reason)
         return self.stages.pool.start("embed", self.stages.embed, self.plan.endpoint, text)
 
     def _vector(self, call: Call[Vector]) -> Vector:

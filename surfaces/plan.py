@@ -7,6 +7,7 @@ registry keeps the surface's last good plan.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import blake2b
 from itertools import chain
 from typing import TypeVar
 
@@ -22,7 +23,7 @@ from surfaces.document import (
     ValueFrom,
     WhenMissing,
 )
-from surfaces.errors import PlanInvalid
+from surfaces.errors import PlanInvalid, Problem
 from surfaces.misfits import misfits
 from surfaces.rerank.base import Reranker
 from surfaces.rerank.none import Retrieved
@@ -63,12 +64,22 @@ class PlannedSource:
 
 
 @dataclass(frozen=True, slots=True)
+class CanaryPlan:
+    """The plan of the canary build, the share (0 to 1) it answers, and the salt that says of whom."""
+
+    plan: "Plan"
+    share: float
+    salt: str
+
+
+@dataclass(frozen=True, slots=True)
 class Plan:
     """All that a request needs of its surface.
 
     ``index`` is None where nothing can be searched, and ``unavailable`` says why: the
     plan then serves its default list only. ``endpoint`` and ``sources`` are bounded by
-    the surface's deadline. ``fields`` are those of an answer,
+    the surface's deadline. ``model`` stands for what the endpoint answered when the index
+    was built (``surfaces.probes``). ``fields`` are those of an answer,
     ``fetched`` with those of the reranker, ``held`` those of the default items.
     """
 
@@ -89,6 +100,9 @@ class Plan:
     held: tuple[str, ...]
     normalize: bool
     published: PublishedSurface
+    model: str = ""
+    variant: str | None = None
+    canary: CanaryPlan | None = None
 
     @property
     def build(self) -> str | None:
@@ -127,6 +141,8 @@ def compile_plan(
             published=published,
         )
     spec = index.spec
+    if index.fingerprint and index.fingerprint != spec.fingerprint:
+        raise PlanInvalid([_other_model(index)])
     if problems := misfits(document, spec):
         raise PlanInvalid(problems)
     reranker = make_reranker(document.reranker, spec)
@@ -163,6 +179,20 @@ def compile_plan(
         held=tuple(dict.fromkeys((*fields, *filtered))),
         normalize=spec.metric == "COSINE" or spec.endpoint.normalize,
         published=published,
+        model=_model(index),
+    )
+
+
+def _model(index: LiveIndex) -> str:
+    told = f"{index.spec.endpoint.fingerprint} {index.probe}"
+    return blake2b(told.encode(), digest_size=16).hexdigest()
+
+
+def _other_model(index: LiveIndex) -> Problem:
+    return Problem(
+        "index",
+        f"{index.label} holds the vectors of another embedding model or metric "
+        f"({index.fingerprint}) than its settings name ({index.spec.fingerprint}). Build it again.",
     )
 
 

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import BoundedSemaphore
 from time import perf_counter
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, NoReturn, TypeVar
 
 import structlog
 
@@ -33,21 +33,29 @@ class Outcome(Generic[T]):
 
 
 class Call(Generic[T]):
-    """A call that runs in the pool."""
+    """A call that runs in the pool, or has the reason why it does not."""
 
-    __slots__ = ("_ended", "_function", "_future", "stage", "started")
+    __slots__ = ("_ended", "_function", "_future", "_refusal", "stage", "started")
 
     def __init__(self, stage: str, function: Callable[..., T]) -> None:
         self.stage = stage
         self._function = function
+        self._refusal = ""
         self._future: Future[T] | None = None
         self.started = perf_counter()
         self._ended = 0.0
 
+    @classmethod
+    def refused(cls, stage: str, reason: str) -> "Call[T]":
+        """Return a call that is not made, for this reason."""
+        call: Call[T] = cls(stage, _never)
+        call._refusal = reason
+        return call
+
     def outcome(self, timeout_s: float) -> Outcome[T]:
         """Wait for at most so long; a call that is not done then is abandoned (``timeout``)."""
         if self._future is None:
-            return self._failed("overloaded")
+            return self._failed(self._refusal or "overloaded")
         try:
             error = self._future.exception(timeout_s)
         except TimeoutError:
@@ -61,6 +69,10 @@ class Call(Generic[T]):
 
     def _failed(self, reason: str) -> Outcome[T]:
         return Outcome(None, reason, self.started, self._ended or perf_counter())
+
+
+def _never(*_: object) -> NoReturn:
+    raise AssertionError("a refused call was made")
 
 
 class Pool:

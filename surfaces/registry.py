@@ -9,7 +9,7 @@ so that a document of a newer release takes only itself down.
 
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Protocol, TypeVar
 
@@ -21,7 +21,8 @@ from indexes.errors import IndexesError
 from indexes.schema import LiveIndex
 from indexes.valkey import VersionedDocument
 from surfaces import metrics
-from surfaces.document import KeyScope, PublishedSurface
+from surfaces.canary import beside, with_canaries
+from surfaces.document import Canary, KeyScope, PublishedSurface
 from surfaces.errors import PlanInvalid, SnapshotUnavailable
 from surfaces.metrics import plans_checked
 from surfaces.plan import Plan, compile_plan
@@ -51,6 +52,8 @@ class Prepare(Protocol):
 
 
 Loader = Callable[[], tuple[int, bytes]]
+# Looks after plans that are served: returns at once, with what is wrong by surface.
+Recheck = Callable[[Iterable[Plan]], Mapping[str, str]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,9 @@ class State:
 class Registry:
     """Plans by slug and key scopes by digest. Doors are safe to call from any thread.
 
-    ``loader`` gives the snapshot when Valkey cannot, and ``prepare`` makes plans ready
-    before they serve: ``surfaces.listeners`` sets both, since this module knows no
-    model. ``on_checked`` is told the version each time it is current.
+    ``loader`` gives the snapshot when Valkey cannot, ``prepare`` makes plans ready before
+    they serve, and ``recheck`` looks after those that do: ``surfaces.listeners`` sets them,
+    since this module knows no model. ``on_checked`` is told the version each time it is current.
     """
 
     def __init__(
@@ -81,10 +84,12 @@ class Registry:
     ) -> None:
         self.loader = loader
         self.prepare: Prepare = lambda plans, *, timeout_s: None
+        self.recheck: Recheck = lambda plans: {}
         self._on_checked = on_checked
         self._store = store
         self._poll_s = poll_s
         self._state = State()
+        self._faults: Mapping[str, str] = {}
         self._confirmed = 0.0
         self._trouble = ""
         self._unreadable = -1
@@ -140,12 +145,16 @@ class Registry:
 
     @property
     def problems(self) -> Mapping[str, str]:
-        """Surfaces whose newest revision is not what is served, with the reason."""
-        return self._state.problems
+        """Surfaces that are not served as published, or not with their model, with the reason."""
+        found = dict(self._state.problems)
+        for name, fault in self._faults.items():
+            found[name] = f"{found[name]} {fault}" if name in found else fault
+        return found
 
     def refresh(self) -> bool:
         """Look once and load what is newer; return whether anything was loaded."""
         renewed = self._renew()
+        self._faults = self.recheck(with_canaries(self.plans()))
         if self.loaded and not self._trouble:
             self._on_checked(self.version)
         return renewed
@@ -166,7 +175,8 @@ class Registry:
             self._unreadable = version
             return False
         self._log_problems(state)
-        self.prepare(state.plans.values(), timeout_s=PREPARE_S if self.loaded else FIRST_PREPARE_S)
+        timeout_s = PREPARE_S if self.loaded else FIRST_PREPARE_S
+        self.prepare(with_canaries(state.plans.values()), timeout_s=timeout_s)
         self._state = state
         log.info("plans loaded", version=version, surfaces=len(state.plans), keys=len(state.keys))
         return True
@@ -239,6 +249,7 @@ class _Parts(BaseModel):
 
     surfaces: dict[str, Any] = {}
     indexes: dict[str, Any] = {}
+    canaries: dict[str, Any] = {}
     keys: dict[str, Any] = {}
 
 
@@ -247,21 +258,45 @@ def _compile(version: int, body: bytes, before: State) -> State:
     parts = _Parts.model_validate_json(body)
     problems: dict[str, str] = {}
     indexes = _read(LiveIndex, parts.indexes, "indexes", problems)
+    canaries = _read(Canary, parts.canaries, "canaries", problems)
     surfaces = _read(PublishedSurface, parts.surfaces, "surfaces", problems)
     plans: dict[str, Plan] = {}
     for slug in parts.surfaces:
+        kept = before.plans.get(slug)
         if (published := surfaces.get(slug)) is None:
-            if kept := before.plans.get(slug):
-                plans[slug] = kept
+            if kept is not None:
+                plans[slug] = _renewed(kept, indexes)
             continue
         try:
-            plans[slug] = compile_plan(published, indexes.get(published.document.index))
+            plan = compile_plan(published, indexes.get(published.document.index))
         except PlanInvalid as error:
             problems[slug] = str(error)
-            plans[slug] = before.plans.get(slug) or compile_plan(
-                published, None, unavailable=error.reason
+            plans[slug] = (
+                compile_plan(published, None, unavailable=error.reason)
+                if kept is None
+                else _renewed(kept, indexes)
             )
+            continue
+        canary = canaries.get(published.document.index) if plan.index is not None else None
+        if canary is not None:
+            try:
+                plan = beside(plan, published, canary)
+            except PlanInvalid as error:
+                problems[f"{slug} (canary)"] = str(error)
+        plans[slug] = plan
     return State(version, plans, _read(KeyScope, parts.keys, "keys", problems), problems)
+
+
+def _renewed(kept: Plan, indexes: Mapping[str, LiveIndex]) -> Plan:
+    """Return the last good plan on the build that is live now, or as it was where it does not fit."""
+    index = indexes.get(kept.document.index)
+    if index is not None:
+        try:
+            return compile_plan(kept.published, index)
+        except PlanInvalid:
+            pass
+    # Without its canary, which may have ended.
+    return replace(kept, canary=None)
 
 
 def _read(

@@ -21,10 +21,11 @@ from django.db.models import Prefetch
 from pydantic import ValidationError
 
 from indexes.errors import SearchError
-from indexes.models import IndexDefinition
+from indexes.models import IndexBuild, IndexDefinition
 from indexes.schema import LiveIndex
 from indexes.valkey import VersionedDocument
 from surfaces.document import (
+    Canary,
     DefaultItem,
     FallbackMode,
     KeyScope,
@@ -97,7 +98,13 @@ def build() -> Snapshot:
     with transaction.atomic():
         # Whoever changes what is read here holds this row until it commits.
         version = _locked_state().version
-        return Snapshot(version=version, surfaces=_surfaces(), indexes=live_indexes(), keys=_keys())
+        return Snapshot(
+            version=version,
+            surfaces=_surfaces(),
+            indexes=live_indexes(),
+            canaries=canaries(),
+            keys=_keys(),
+        )
 
 
 def read() -> tuple[int, bytes]:
@@ -116,14 +123,40 @@ def read() -> tuple[int, bytes]:
 def live_indexes() -> dict[str, LiveIndex]:
     """Return the live builds by the slug of their definition."""
     found: dict[str, LiveIndex] = {}
-    definitions = IndexDefinition.objects.exclude(live_build=None).select_related("live_build")
-    for definition in definitions:
-        live = live_index(definition)
-        if live is not None:
-            # A renamed definition is still found by the documents that name the old slug.
-            found.setdefault(live.spec.slug, live)
-            found[definition.slug] = live
+    for definition, names in _served().items():
+        if (live := live_index(definition)) is not None:
+            found |= dict.fromkeys(names, live)
     return found
+
+
+def canaries() -> dict[str, Canary]:
+    """Return the canaries by the slugs under which the live builds beside them are found."""
+    found: dict[str, Canary] = {}
+    for definition, names in _served().items():
+        if (build := definition.canary_build) is not None:
+            canary = Canary(percent=definition.canary_percent, index=build.to_live())
+            found |= dict.fromkeys(names, canary)
+    return found
+
+
+def _served() -> dict[IndexDefinition, list[str]]:
+    """Return the definitions with a live build, and every slug that published documents name them by."""
+    definitions = {
+        definition.pk: definition
+        for definition in IndexDefinition.objects.exclude(live_build=None).select_related(
+            "live_build", "canary_build"
+        )
+    }
+    names = {definition: [definition.slug] for definition in definitions.values()}
+    own = {definition.slug for definition in definitions.values()}
+    # A renamed definition is still found by the documents that name an old slug, which
+    # some build was made under.
+    former = IndexBuild.objects.filter(definition__in=definitions).order_by("definition_id")
+    for pk, slug in former.values_list("definition_id", "spec__slug").distinct():
+        if slug not in own:
+            own.add(slug)
+            names[definitions[pk]].append(slug)
+    return names
 
 
 def live_index(definition: IndexDefinition) -> LiveIndex | None:

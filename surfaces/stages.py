@@ -1,7 +1,7 @@
 """The stages a pipeline is made of, as callables: the real ones are wired, tests give others."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from enrichment.signals import Signals
 from enrichment.spec import SourceSpec
+from indexes.errors import EmbeddingError
 from indexes.filters import Clause
 from indexes.schema import EndpointSpec, LiveIndex
 from indexes.search import Found
@@ -70,7 +71,10 @@ class Fetch(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Stages:
-    """Everything the pipeline calls; ``embed`` and ``fetch`` run in the pool."""
+    """Everything the pipeline calls; ``embed`` and ``fetch`` run in the pool.
+
+    ``refused`` holds why the models of some plans (``Plan.model``) are not to be asked now.
+    """
 
     embed: Embed
     knn: Knn
@@ -78,3 +82,4 @@ class Stages:
     vectors: Vectors
     fetch: Fetch
     pool: Pool
+    refused: Mapping[str, EmbeddingError] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """The real stages, and the threads they run in: the one place where the parts meet."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from functools import lru_cache
 from threading import Thread
 from time import monotonic
@@ -12,10 +12,10 @@ from enrichment import sources
 from enrichment.errors import EnrichmentError
 from enrichment.spec import SourceSpec
 from indexes import embedding, search
-from indexes.errors import IndexesError
 from indexes.schema import EndpointSpec
 from surfaces.plan import Plan
 from surfaces.pool import Pool
+from surfaces.probes import Probes
 from surfaces.stages import Stages, Vector
 
 # Every thread that answers, of requests and of pages, may embed and fetch two sources at once.
@@ -36,34 +36,40 @@ def warm(plans: Iterable[Plan], *, timeout_s: float) -> None:
     """
     pid = os.getpid()
     until = monotonic() + timeout_s
-    opening = [_opening(pid, opener, spec) for opener, spec in dict.fromkeys(_needs(plans))]
-    for thread in opening:
+    plans = list(plans)
+    specs = (source.spec.model_dump_json() for plan in plans for source in plan.sources)
+    sources = [_opening(pid, spec) for spec in dict.fromkeys(specs)]
+    # For endpoints, one real call: what takes long is the first handshake, not the client.
+    for thread in (*_probes(pid).begin(plans), *sources):
         thread.join(max(0.0, until - monotonic()))
 
 
-def _needs(plans: Iterable[Plan]) -> Iterator[tuple[Callable[[str], None], str]]:
-    for plan in plans:
-        if plan.endpoint is not None:
-            yield _open_endpoint, plan.endpoint.model_dump_json()
-        for source in plan.sources:
-            yield _open_source, source.spec.model_dump_json()
+def recheck(plans: Iterable[Plan]) -> dict[str, str]:
+    """Begin the checks of the plans' models that are due, and return what is known to be wrong.
+
+    Waits for nothing. By surface, with `` (canary)`` after its name for that of its canary.
+    """
+    plans = list(plans)
+    probes = _probes(os.getpid())
+    probes.begin(plans)
+    return {
+        plan.slug if plan.variant is None else f"{plan.slug} ({plan.variant})": str(wrong)
+        for plan in plans
+        if (wrong := probes.refused.get(plan.model)) is not None
+    }
+
+
+@lru_cache(maxsize=1)
+def _probes(pid: int) -> Probes:
+    return Probes()
 
 
 @lru_cache(maxsize=1024)
-def _opening(pid: int, opener: Callable[[str], None], spec: str) -> Thread:
-    # Once for all plans that share it. A daemon: a process may end while an endpoint hangs.
-    thread = Thread(target=opener, args=(spec,), name="warm", daemon=True)
+def _opening(pid: int, spec: str) -> Thread:
+    # Once for all plans that share it. A daemon: a process may end while a table hangs.
+    thread = Thread(target=_open_source, args=(spec,), name="warm", daemon=True)
     thread.start()
     return thread
-
-
-def _open_endpoint(spec: str) -> None:
-    # One real call: what takes long is the first handshake, not the client.
-    endpoint = EndpointSpec.model_validate_json(spec)
-    try:
-        embedding.embed_query(endpoint, "warm")
-    except IndexesError as error:
-        log.warning("endpoint not warm", endpoint=endpoint.slug, reason=error.reason)
 
 
 def _open_source(spec: str) -> None:
@@ -84,6 +90,7 @@ def _stages(pid: int) -> Stages:
         vectors=search.vectors,
         fetch=sources.fetch,
         pool=Pool(STAGE_THREADS),
+        refused=_probes(pid).refused,
     )
 
 

@@ -120,6 +120,6 @@ def test_calls_show_in_the_metrics(namespace: str):
 
     assert response["Content-Type"].startswith("text/plain")
     text = response.content.decode()
-    line = f'recplatform_requests_total{{outcome="fallback",surface="{namespace}"}} 1.0'
+    line = f'recplatform_requests_total{{outcome="fallback",surface="{namespace}",variant=""}} 1.0'
     assert line in text
-    assert 'recplatform_requests_total{outcome="invalid_key",surface=""}' in text
+    assert 'recplatform_requests_total{outcome="invalid_key",surface="",variant=""}' in text

@@ -76,6 +76,8 @@ class Call:
                 "items": len(self.response.items),
                 "stages": self.response.timings_ms,
             }
+            if self.response.variant is not None:
+                facts["variant"] = self.response.variant
             if self.response.degraded:
                 facts["degraded"] = [f"{d.stage}:{d.reason}" for d in self.response.degraded]
             if self.response.fallback is not None:

@@ -18,6 +18,7 @@ from surfaces.api.contract import SurfaceRequest
 from surfaces.api.problems import report_fault, to_problem
 from surfaces.api.rendering import to_json
 from surfaces.api.request_id import REQUEST_ID_HEADER, request_id_of
+from surfaces.canary import choose
 from surfaces.contracts import RecommendRequest, RecommendResponse
 from surfaces.errors import UnknownSurface
 from surfaces.pipeline import recommend
@@ -130,6 +131,7 @@ def _published(slug: str) -> Plan:
 
 def _ask(plan: Plan, question: RecommendRequest, call: Call) -> RecommendResponse:
     call.request = question
+    plan = choose(plan, question, call.request_id)
     return call.answered(recommend(plan, question, wiring.stages(), request_id=call.request_id))
 
 

@@ -23,6 +23,7 @@ REASONS = {
     "overloaded": "found no free thread in this process",
     "rejected": "refused the request: its configuration is wrong",
     "bad_response": "gave an answer that cannot be read",
+    "other_model": "found another model behind the endpoint than the index was built with",
     "index_missing": "found that the physical index is gone",
     "error": "failed through a fault in the platform, which the log tells",
     "unknown_items": "found none of the item ids in the index",

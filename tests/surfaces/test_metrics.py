@@ -33,8 +33,10 @@ def test_an_answer_is_counted_with_its_stages(namespace: str):
     metrics.observe(namespace, "ok", 0.02, answer(namespace))
     metrics.observe(namespace, "ok", 0.03, answer(namespace))
 
-    assert value("recplatform_requests_total", surface=namespace, outcome="ok") == 2
-    assert value("recplatform_request_seconds_sum", surface=namespace) == pytest.approx(0.05)
+    assert value("recplatform_requests_total", surface=namespace, variant="", outcome="ok") == 2
+    assert value("recplatform_request_seconds_sum", surface=namespace, variant="") == pytest.approx(
+        0.05
+    )
     assert value(
         "recplatform_stage_seconds_sum", surface=namespace, stage="embed"
     ) == pytest.approx(0.024)
@@ -63,6 +65,7 @@ def test_what_was_left_out_and_what_stood_in_is_counted(namespace: str):
         value(
             "recplatform_fallbacks_total",
             surface=namespace,
+            variant="",
             level="default_list",
             reason="embed:timeout",
         )
@@ -70,11 +73,30 @@ def test_what_was_left_out_and_what_stood_in_is_counted(namespace: str):
     )
 
 
+def test_a_canary_is_counted_apart(namespace: str):
+    metrics.observe(namespace, "ok", 0.02, answer(namespace))
+    fallback = Fallback(level="default_list", reason="search:timeout")
+    canary = answer(namespace, variant="canary", fallback=fallback)
+    metrics.observe(namespace, "fallback", 0.1, canary)
+
+    requests, seconds = "recplatform_requests_total", "recplatform_request_seconds_sum"
+    assert value(requests, surface=namespace, variant="", outcome="ok") == 1
+    assert value(requests, surface=namespace, variant="canary", outcome="fallback") == 1
+    assert value(seconds, surface=namespace, variant="") == pytest.approx(0.02)
+    assert value(seconds, surface=namespace, variant="canary") == pytest.approx(0.1)
+    labels = {"level": "default_list", "reason": "search:timeout"}
+    fallbacks = "recplatform_fallbacks_total"
+    assert value(fallbacks, surface=namespace, variant="canary", **labels) == 1
+
+
 def test_a_refused_request_is_counted_and_not_timed(namespace: str):
     metrics.observe(namespace, "bad_request", 0.001)
 
-    assert value("recplatform_requests_total", surface=namespace, outcome="bad_request") == 1
-    assert value("recplatform_request_seconds_count", surface=namespace) == 0
+    assert (
+        value("recplatform_requests_total", surface=namespace, variant="", outcome="bad_request")
+        == 1
+    )
+    assert value("recplatform_request_seconds_count", surface=namespace, variant="") == 0
 
 
 def test_the_plans_version_and_age_are_told():
@@ -123,7 +145,7 @@ def test_several_processes_are_scraped_as_one(tmp_path: Path):
     run(FORGET.format(pid=older.strip()))
     without_older = run(SCRAPE)
 
-    line = 'recplatform_requests_total{outcome="ok",surface="shelf"} 2.0'
+    line = 'recplatform_requests_total{outcome="ok",surface="shelf",variant=""} 2.0'
     assert line in both
     assert "recplatform_plans_version 1.0" in both
     assert line in without_older

@@ -149,6 +149,7 @@ def test_a_missing_table_is_degraded(published, ask, sources):
 def test_an_endpoint_that_does_not_exist_gives_the_default_list(surface, serving, definition):
     build = definition.live_build
     build.spec["endpoint"]["endpoint_name"] = "no-such-endpoint"
+    build.fingerprint = build.to_spec().fingerprint
     build.save()
     publishing.publish(Surface.objects.get())
     snapshot.push()
@@ -200,7 +201,7 @@ def test_warming_makes_the_first_call_and_survives_its_failure(endpoint_spec):
         wiring.warm([plan(index=live_index(endpoint=gone), sources=(source(),))], timeout_s=30)
         wiring.warm([plan(index=live_index(endpoint=gone))], timeout_s=30)
     assert [(entry["event"], entry["reason"]) for entry in logs] == [
-        ("endpoint not warm", "rejected")
+        ("endpoint not checked", "rejected")
     ]
 
 
