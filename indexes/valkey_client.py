@@ -17,6 +17,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
+from itertools import chain, islice
 from time import monotonic
 from typing import Any, Final, NoReturn, Protocol, TypeVar
 
@@ -37,11 +38,15 @@ T = TypeVar("T")
 Client = valkey.Valkey | ValkeyCluster
 Arg = str | bytes | int
 Command = tuple[Arg, ...]
+# Told how long a step took, in seconds; waits, and says whether to go on.
+Rest = Callable[[float], bool]
 
 # What a call may take where its caller sets no limit: builds and admin pages.
 DEFAULT_TIMEOUT_S: Final = 30.0
 # What a node may take to tell the map of the cluster, which another can tell too.
 _MAP_TIMEOUT_S: Final = 1.0
+# What a removal looks through at a time: there may be many keys between those to remove.
+_SCAN_KEYS: Final = 1000
 # How long replicas may take to confirm what was written: they are milliseconds behind.
 _CONFIRM_MS: Final = 1000
 # Keys tried until each node of a cluster has one: plenty for the most nodes there are.
@@ -136,8 +141,11 @@ class Servers(Protocol):
         One may come twice.
         """
 
-    def remove(self, pattern: str, step: int) -> int:
-        """Remove the keys that match a pattern, so many at a time; return how many there were."""
+    def remove(self, pattern: str, step: int, rest: Rest) -> bool:
+        """Remove the keys that match a pattern, so many at a time, with a rest after each time.
+
+        True when none is left; False when a rest said that it is enough for now.
+        """
 
     def confirm(self, key: str) -> bool:
         """Wait until the replicas have what was written; False when one does not say so in time."""
@@ -174,11 +182,14 @@ class _Single:
             over = cursor == 0
             yield keys
 
-    def remove(self, pattern: str, step: int) -> int:
-        removed = 0
-        for batch in self.scan(pattern, step):
-            removed += sum(self.pipeline([(key, ("UNLINK", key)) for key in batch]))
-        return removed
+    def remove(self, pattern: str, step: int, rest: Rest) -> bool:
+        keys = chain.from_iterable(self.scan(pattern, _SCAN_KEYS))
+        while batch := list(islice(keys, step)):
+            started = monotonic()
+            self.pipeline([(key, ("UNLINK", key)) for key in batch])
+            if not rest(monotonic() - started):
+                return False
+        return True
 
     def confirm(self, key: str) -> bool:
         replicas = int(self.run("INFO", "replication")["connected_slaves"])
@@ -224,8 +235,8 @@ class _Cluster:
         for node in self._nodes():
             yield from node.scan(pattern, step)
 
-    def remove(self, pattern: str, step: int) -> int:
-        return sum(node.remove(pattern, step) for node in self._nodes())
+    def remove(self, pattern: str, step: int, rest: Rest) -> bool:
+        return all(node.remove(pattern, step, rest) for node in self._nodes())
 
     def confirm(self, key: str) -> bool:
         # Each node takes only keys of its own slots.
@@ -373,6 +384,15 @@ def write(
             if not repeatable and not isinstance(error.__cause__, exceptions.ReadOnlyError):
                 raise
             return _attempt(_primary, call)
+
+
+def replica_state(url: str, timeout_s: float = 2.0) -> dict[str, Any]:
+    """Return what a replica says of its replication (INFO replication). Raises SearchError."""
+    with time_limit(timeout_s):
+        state: dict[str, Any] = _attempt(
+            lambda: _servers(url, False), lambda servers: servers.run("INFO", "replication")
+        )
+    return state
 
 
 def confirm_writes(key: str, timeout_s: float = 5.0) -> bool:

@@ -115,6 +115,9 @@ VALKEY_CLUSTER: bool = env.bool("VALKEY_CLUSTER", default=False)
 VALKEY_NAMESPACE: str = env.str("VALKEY_NAMESPACE", default="rp")
 AWS_REGION: str = env.str("AWS_REGION", default=env.str("AWS_DEFAULT_REGION", default="us-east-1"))
 
+# Between two looks at a Batch Transform job, which takes minutes to start alone.
+BATCH_POLL_SECONDS: float = env.float("BATCH_POLL_SECONDS", default=15)
+
 # Whoever edits catalog sources can show any file that the process can read: name the
 # folders that hold catalogs where such people are not trusted with the machine. None: any.
 CATALOG_FOLDERS: list[str] = env.list("CATALOG_FOLDERS", default=[])
@@ -253,6 +256,7 @@ UNFOLD: dict[str, Any] = {
                         "admin:indexes_indexbuild_changelist",
                         "indexes.view_indexbuild",
                     ),
+                    _page("Doctor", "stethoscope", "doctor", "indexes.view_indexbuild"),
                     _page(
                         "Endpoints",
                         "neurology",

@@ -8,6 +8,7 @@ urlpatterns = [
     path("", RedirectView.as_view(pattern_name="admin:index")),
     path("admin/", admin.site.urls),
     path("api/v1/", include("surfaces.api.urls")),
+    path("doctor/", include("indexes.admin.urls")),
     path("preview/", include("surfaces.preview.urls")),
     path("demo/", include("recplatform.demo.urls")),
 ]
