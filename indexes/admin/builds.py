@@ -95,23 +95,15 @@ class IndexBuildAdmin(ReadOnly, BuildColumns, MovesMixin, ModelAdmin):
     ]
     fieldsets = [
         (
-            "When",
-            {
-                "classes": ["collapse"],
-                "fields": [
-                    ("created_at", "requested_by"),
-                    ("started_at", "loading_at"),
-                    ("finished_at", "live_at"),
-                    ("superseded_at", "removed_at"),
-                ],
-            },
-        ),
-        (
             "For engineers",
             {
                 "classes": ["collapse"],
                 "fields": [
                     ("definition", "vectors_from"),
+                    ("created_at", "started_at"),
+                    ("loading_at", "finished_at"),
+                    ("live_at", "superseded_at"),
+                    ("removed_at", "requested_by"),
                     ("tuned_ef", "memory"),
                     ("index_name", "key_prefix"),
                     ("catalog_time", "catalog_version"),

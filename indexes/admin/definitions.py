@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db import router, transaction
-from django.db.models import OuterRef, ProtectedError, QuerySet, Subquery
+from django.db.models import Field, OuterRef, ProtectedError, QuerySet, Subquery
 from django.db.models.deletion import Collector
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -114,6 +115,15 @@ class IndexDefinitionAdmin(ModelAdmin):
         newest = IndexBuild.objects.filter(definition=OuterRef("pk")).order_by("-number")
         rows: QuerySet[IndexDefinition] = super().get_queryset(request)
         return rows.annotate(newest_status=Subquery(newest.values("status")[:1]))
+
+    def formfield_for_dbfield(
+        self, db_field: Field[Any, Any], request: HttpRequest, **kwargs: Any
+    ) -> forms.Field | None:
+        field: forms.Field | None = super().formfield_for_dbfield(db_field, request, **kwargs)
+        if field is not None and db_field.name == "max_ndcg_drop":
+            # Django would write its first letter large.
+            field.label = str(db_field.verbose_name)
+        return field
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> list[str]:
         # Builds, and the surfaces that name it, go by the slug.

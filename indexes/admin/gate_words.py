@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 MOST_ROWS = 50
+# Names with letters of their own.
+WRITTEN = {"ndcg": "nDCG", "ef runtime": "EF_RUNTIME"}
+KEPT = ("nDCG", "p50", "p99")
 
 
 @dataclass(frozen=True)
@@ -25,9 +29,11 @@ def gate_title(gate: str) -> str:
 
 
 def words(name: str) -> str:
-    """Return a key as a caption: ``self_retrieval`` is ``Self retrieval``."""
-    text = name.replace("_", " ").strip()
-    return text[:1].upper() + text[1:]
+    """Return a key as a caption: ``not_found`` is ``Not found``, ``live_p99_ms`` is ``Live p99 (ms)``."""
+    text = re.sub(r" ms$", " (ms)", name.replace("_", " ").strip())
+    for plain, written in WRITTEN.items():
+        text = re.sub(rf"\b{plain}\b", written, text)
+    return text if text.startswith(KEPT) else text[:1].upper() + text[1:]
 
 
 def number(value: float | None) -> str:
@@ -70,5 +76,5 @@ def _text(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{words(str(name))}: {_text(entry)}" for name, entry in value.items())
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return ", ".join(_text(entry) for entry in value)
+        return " · ".join(_text(entry) for entry in value)
     return str(value)

@@ -29,8 +29,17 @@ def test_a_figure_is_short(value, said):
     ("detail", "parts"),
     [
         ({}, []),
+        (
+            {"live_p99_ms": 1.5, "p50_ms": 2, "ndcg": 0.5, "ef_runtime": 40},
+            [
+                Part("Live p99 (ms)", "1.500"),
+                Part("p50 (ms)", "2"),
+                Part("nDCG", "0.500"),
+                Part("EF_RUNTIME", "40"),
+            ],
+        ),
         ({"sampled_items": 100}, [Part("Sampled items", "100")]),
-        ({"queries": ["boots", "tent"]}, [Part("Queries", "boots, tent")]),
+        ({"queries": ["boots", "tent"]}, [Part("Queries", "boots · tent")]),
         ({"none": None, "empty": []}, [Part("None", "–"), Part("Empty", "")]),
         (
             {"movers": [{"id": "a", "from": 1}, {"id": "b", "to": 4}]},
