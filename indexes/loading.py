@@ -2,193 +2,162 @@
 
 A shard is written first and committed after: the cursor and the counters move
 together by compare-and-set, so a killed worker costs one shard, and the same
-rows written again are the same keys. Memory holds one shard at a time.
+rows written again are the same keys. Memory holds two shards at a time, as the
+next one is read while one is written.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing
+from collections import Counter
+from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
-from itertools import chain, islice
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from django.db import transaction
 
-from indexes import catalog, valkey
-from indexes.embedding import embed_passages
-from indexes.errors import BuildError, EmbeddingRejected, RowError, SearchIndexMissing
-from indexes.formats.rows import SourceRow, as_json, shown
-from indexes.items import CatalogItem, ItemMaker, encode_vector, item_hash
+from indexes import catalog, shards, valkey
+from indexes.embedding import passage_calls
+from indexes.errors import BuildError, SearchIndexMissing
+from indexes.hash_writer import HashWriter
+from indexes.items import item_hash
 from indexes.lease import Lease
 from indexes.models import IndexBuild, RejectedRow
 from indexes.naming import ROW_FIELD
-from indexes.schema import EndpointSpec, IndexSpec
+from indexes.passages import Call, PassageCalls
+from indexes.shards import SHARD_ROWS, Numbered, Pace, Shard
+from indexes.vectors import Origin, VectorSources
 
-Embed = Callable[[EndpointSpec, Sequence[str]], npt.NDArray[np.float32]]
-Numbered = tuple[int, CatalogItem]
-
-SHARD_ROWS = 1000
-# Calls to the endpoint between two renewals of the lease.
-CALLS_PER_CHUNK = 8
+# The lease is renewed about as often.
+BEAT_S = 1.0
 # A slice goes on at least this many times as long as it took to get to its
-# first row, so that reopening a big packed file never becomes the main work.
+# first shard, so that reopening a big packed file never becomes the main work.
 WORK_PER_SKIP = 4
 # Enough to see what is wrong; the counters go on.
 MAX_KEPT_ROWS = 10_000
 
 
 def load_slice(
-    lease: Lease,
-    *,
-    seconds: float,
-    embed: Embed = embed_passages,
-    shard_rows: int = SHARD_ROWS,
+    lease: Lease, *, seconds: float, call: Call | None = None, shard_rows: int = SHARD_ROWS
 ) -> bool:
     """Load from the build's cursor on, for about ``seconds``. True when the source is at its end.
 
-    Raises LeaseLost, or the error that stopped it; committed shards stay.
+    ``call`` stands in for calls to the endpoint. Raises LeaseLost, or the error that
+    stopped it; committed shards stay.
     """
     build = lease.build
     spec = build.to_spec()
     if catalog.version(spec.catalog) != build.catalog_version:
         raise BuildError(f"{spec.catalog.uri} changed while it was loaded: start the build again.")
-    try:
-        valkey.index_info(build.index_name)
-    except SearchIndexMissing as error:
-        # Going on would fill a prefix that nothing indexes.
-        raise BuildError(
-            f"The search engine lost {build.index_name} while it was loaded, as a restart without "
-            "persistence does. Start a new build."
-        ) from error
+    _items_indexed(build)
+    heart = _Heart(lease)
+    pace = Pace(shard_rows)
     opened = time.monotonic()
-    with closing(catalog.read_rows(spec.catalog, start=build.cursor)) as rows:
-        first = list(islice(rows, 1))
-        now = time.monotonic()
-        until = now + max(seconds, WORK_PER_SKIP * (now - opened))
-        stream = chain(first, rows)
-        while shard := list(islice(stream, shard_rows)):
-            _load(lease, spec, shard, embed)
+    with ExitStack() as stack:
+        rows = stack.enter_context(closing(catalog.read_rows(spec.catalog, start=build.cursor)))
+        calls = stack.enter_context(
+            passage_calls(spec.endpoint, beat=heart.beat)
+            if call is None
+            else PassageCalls(spec.endpoint, call, beat=heart.beat)
+        )
+        writer = stack.enter_context(HashWriter(beat=heart.beat))
+        sources = VectorSources(build, spec, calls)
+        ahead = shards.ahead(shards.read(spec, rows, pace), heart.beat)
+        until = None
+        for shard in stack.enter_context(closing(ahead)):
+            now = time.monotonic()
+            until = until or now + max(seconds, WORK_PER_SKIP * (now - opened))
+            read = len(shard.items) + len(shard.rejected)
+            _load(lease, shard, sources, writer, heart)
+            pace.took(read, time.monotonic() - now)
             if time.monotonic() > until:
                 return False
     return True
 
 
 @dataclass
-class _Shard:
-    """What becomes of the rows of one shard."""
+class _Heart:
+    """Shows that the worker is alive, and how many rows of the shard under way are done."""
 
-    items: list[Numbered] = field(default_factory=list)
-    rejected: list[RejectedRow] = field(default_factory=list)
+    lease: Lease
+    under_way: int = 0
+    last: float = field(default_factory=time.monotonic)
 
-    def reject(self, number: int, error: RowError, content: str) -> None:
-        message = shown(str(error))[:500]
-        self.rejected.append(
-            RejectedRow(row=number, reason=error.reason, message=message, content=content)
-        )
+    def beat(self) -> None:
+        """Renew the lease unless that was done a moment ago. Raises LeaseLost."""
+        if time.monotonic() - self.last >= BEAT_S:
+            self.lease.save(under_way=self.under_way)
+            self.last = time.monotonic()
 
 
-def _load(lease: Lease, spec: IndexSpec, rows: list[SourceRow], embed: Embed) -> None:
+def _load(
+    lease: Lease, shard: Shard, sources: VectorSources, writer: HashWriter, heart: _Heart
+) -> None:
     build = lease.build
-    shard = _read(spec, rows)
-    _set_duplicates_aside(build, shard)
-    # Models pad a batch to its longest text: alike lengths halve the time of long titles.
-    shard.items.sort(key=lambda numbered: len(numbered[1].text))
-    written = 0
-    size = spec.endpoint.max_batch * CALLS_PER_CHUNK
-    for start in range(0, len(shard.items), size):
-        chunk = shard.items[start : start + size]
-        embedded = _embedded(spec.endpoint, chunk, shard, embed)
-        done = valkey.write_hashes(_hashes(build, embedded))
-        if not done and len(chunk) > 1:
-            numbers = [number for number, _ in chunk]
-            raise BuildError(
-                f"All {len(chunk)} texts between rows {min(numbers):,} and {max(numbers):,} were "
-                f"refused. {shard.rejected[-1].message}"
-            )
-        written += done
-        lease.save(under_way=min(start + size, len(shard.items)))
-    _commit(lease, shard, rows[-1].number, written)
+    repeated = _set_duplicates_aside(build, shard)
+    counts: Counter[Origin] = Counter()
+    heart.under_way = len(shard.rejected)
+    for numbered, vector, origin in sources.of(shard, repeated):
+        key = valkey.key_bytes(build.key_prefix + numbered.item.id)
+        writer.put(key, item_hash(numbered.item, vector, row=numbered.row))
+        counts[origin] += 1
+        heart.under_way += 1
+        heart.beat()
+    _commit(lease, shard, writer.flush(), counts)
+    heart.last = time.monotonic()
 
 
-def _read(spec: IndexSpec, rows: Iterable[SourceRow]) -> _Shard:
-    maker = ItemMaker.of(spec)
-    shard = _Shard()
-    seen: dict[str, int] = {}
-    for number, values, content in rows:
-        try:
-            if isinstance(values, RowError):
-                raise values
-            item = maker.make(values)
-            first = seen.setdefault(item.id, number)
-            if first != number:
-                raise _duplicate(item, first)
-            shard.items.append((number, item))
-        except RowError as error:
-            shard.reject(number, error, content or as_json(values))
-    return shard
+def _set_duplicates_aside(build: IndexBuild, shard: Shard) -> set[int]:
+    """Reject items whose key an earlier row wrote; return the rows whose key they themselves wrote.
 
-
-def _set_duplicates_aside(build: IndexBuild, shard: _Shard) -> None:
-    """Reject items whose key an earlier row wrote; a key that this very row wrote is a repeated shard."""
-    keys = [build.key_prefix + item.id for _, item in shard.items]
+    Those were written by a worker that did not get to commit the shard.
+    """
+    keys = [build.key_prefix + numbered.item.id for numbered in shard.items]
     written_by = valkey.hash_fields(keys, [ROW_FIELD], fresh=True)
-    fresh = []
-    for (number, item), [row] in zip(shard.items, written_by, strict=True):
-        if row is None or int(row) == number:
-            fresh.append((number, item))
-        else:
-            shard.reject(number, _duplicate(item, int(row)), item.text[:500])
+    fresh: list[Numbered] = []
+    repeated = set()
+    for numbered, [row] in zip(shard.items, written_by, strict=True):
+        if row is not None and int(row) != numbered.row:
+            problem = shards.duplicate(numbered.item, int(row))
+            shard.reject(numbered.row, problem, numbered.content)
+            continue
+        fresh.append(numbered)
+        if row is not None:
+            repeated.add(numbered.row)
     shard.items = fresh
+    return repeated
 
 
-def _embedded(
-    endpoint: EndpointSpec, chunk: list[Numbered], shard: _Shard, embed: Embed
-) -> Iterator[tuple[int, CatalogItem, npt.NDArray[np.float32]]]:
-    """Yield items with their vectors. A text that the endpoint refuses rejects its row only."""
-    try:
-        vectors = embed(endpoint, [item.text for _, item in chunk])
-    except EmbeddingRejected as error:
-        if len(chunk) == 1:
-            [(number, item)] = chunk
-            refused = RowError("text_refused", f"The embedding endpoint refuses the text: {error}")
-            shard.reject(number, refused, item.text[:500])
-            return
-        middle = len(chunk) // 2
-        yield from _embedded(endpoint, chunk[:middle], shard, embed)
-        yield from _embedded(endpoint, chunk[middle:], shard, embed)
-        return
-    for (number, item), vector in zip(chunk, vectors, strict=True):
-        yield number, item, vector
-
-
-def _hashes(
-    build: IndexBuild, embedded: Iterable[tuple[int, CatalogItem, npt.NDArray[np.float32]]]
-) -> Iterator[tuple[str, dict[str, Any]]]:
-    for number, item, vector in embedded:
-        yield build.key_prefix + item.id, item_hash(item, encode_vector(vector), row=number)
-
-
-def _commit(lease: Lease, shard: _Shard, cursor: int, written: int) -> None:
+def _commit(lease: Lease, shard: Shard, written: int, counts: Counter[Origin]) -> None:
     build = lease.build
     room = max(0, MAX_KEPT_ROWS - build.rejected)
     for row in shard.rejected:
         row.build = build
+    reasons = Counter(build.rejected_reasons)
+    reasons.update(row.reason for row in shard.rejected)
+    origins = {origin.value: getattr(build, origin) + counts[origin] for origin in Origin}
+    indexed = _items_indexed(build)
     with transaction.atomic():
         lease.save(
-            cursor=cursor,
+            cursor=shard.last,
             written=build.written + written,
-            embedded=build.embedded + written,
+            indexed=indexed,
+            **origins,
             under_way=0,
             rejected=build.rejected + len(shard.rejected),
+            rejected_reasons=dict(reasons),
             setbacks=0,
             notice="",
         )
         RejectedRow.objects.bulk_create(shard.rejected[:room])
 
 
-def _duplicate(item: CatalogItem, first: int) -> RowError:
-    return RowError("duplicate_id", f'The id "{item.id}" is that of row {first}, which is kept.')
+def _items_indexed(build: IndexBuild) -> int:
+    """Return how many items the engine has indexed. Raises BuildError when it has lost the index."""
+    try:
+        return valkey.index_info(build.index_name).num_docs
+    except SearchIndexMissing as error:
+        # Going on would fill a prefix that nothing indexes.
+        raise BuildError(
+            f"The search engine lost {build.index_name} while it was loaded, as a restart without "
+            "persistence does. Start a new build."
+        ) from error

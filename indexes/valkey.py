@@ -5,29 +5,27 @@ Every call leaves as a SearchError when it fails.
 
 from __future__ import annotations
 
-import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 from indexes import commands
 from indexes.commands import EngineFacts, IndexState, RawHit, SearchCommand
 from indexes.errors import SearchError, SearchIndexMissing, SearchRejected
+from indexes.hash_writer import CONNECTIONS as WRITE_CONNECTIONS  # noqa: F401
+from indexes.hash_writer import PIPELINE_BYTES as BATCH_BYTES  # noqa: F401
+from indexes.hash_writer import HashWriter
 from indexes.schema import IndexSpec
-from indexes.valkey_client import DEFAULT_TIMEOUT_S, Command, read, write
+from indexes.valkey_client import DEFAULT_TIMEOUT_S, Command, Servers, read, time_limit, write
 from indexes.valkey_client import reader as reader
 from indexes.valkey_client import writer as writer
 
 Key = str | bytes
 _Keyed = tuple[bytes, Command]
 
-# Some deployments of valkey-search stall on long pipelines (its issue 1293), so
-# they are kept short, and several connections make up for it.
-BATCH_BYTES: Final = 1 << 20
+# Bounds what a pipeline of reads or removals holds up the server for.
 BATCH_COMMANDS: Final = 200
-WRITE_CONNECTIONS: Final = 4
 
 
 def ping(timeout_s: float = 1.0) -> bool:
@@ -93,29 +91,30 @@ def hash_fields(
     *,
     timeout_s: float = DEFAULT_TIMEOUT_S,
     fresh: bool = False,
+    at_once: int = BATCH_COMMANDS,
 ) -> list[list[bytes | None]]:
     """Return the fields of each hash in the order asked, None where one is missing.
 
     ``fresh`` for what was written a moment ago: it asks the primary, not a replica.
+    ``at_once`` bounds a pipeline; the time limit covers them all.
     """
     if not keys or not fields:
         return [[] for _ in keys]
     wanted: list[_Keyed] = [(key, ("HMGET", key, *fields)) for key in map(key_bytes, keys)]
-    return read(lambda servers: servers.pipeline(wanted), timeout_s, fresh=fresh)
+    rows: list[list[bytes | None]] = []
+    with time_limit(timeout_s):
+        for start in range(0, len(wanted), at_once):
+            part = wanted[start : start + at_once]
+            rows += read(_pipeline(part), timeout_s, fresh=fresh)
+    return rows
 
 
 def write_hashes(items: Iterable[tuple[Key, Mapping[str, Any]]]) -> int:
     """Write hashes in short pipelines over several connections; return how many."""
-    written = 0
-    with ThreadPoolExecutor(WRITE_CONNECTIONS, "valkey-write") as pool:
-        running: set[Future[int]] = set()
-        for batch in _batches(items):
-            if len(running) >= WRITE_CONNECTIONS:
-                done, running = wait(running, return_when=FIRST_COMPLETED)
-                written += sum(future.result() for future in done)
-            running.add(pool.submit(_write_batch, batch))
-        written += sum(future.result() for future in running)
-    return written
+    with HashWriter() as writer:
+        for key, mapping in items:
+            writer.put(key_bytes(key), mapping)
+        return writer.flush()
 
 
 def delete_prefix(prefix: str) -> int:
@@ -164,20 +163,5 @@ return 1
 """
 
 
-def _batches(items: Iterable[tuple[Key, Mapping[str, Any]]]) -> Iterator[list[_Keyed]]:
-    batch: list[_Keyed] = []
-    size = 0
-    for key, mapping in items:
-        raw = key_bytes(key)
-        batch.append((raw, ("HSET", raw, *itertools.chain.from_iterable(mapping.items()))))
-        size += sum(len(value) for value in mapping.values() if isinstance(value, str | bytes))
-        if size >= BATCH_BYTES or len(batch) >= BATCH_COMMANDS:
-            yield batch
-            batch, size = [], 0
-    if batch:
-        yield batch
-
-
-def _write_batch(batch: list[_Keyed]) -> int:
-    write(lambda servers: servers.pipeline(batch), repeatable=True)
-    return len(batch)
+def _pipeline(commands: Sequence[_Keyed]) -> Callable[[Servers], list[Any]]:
+    return lambda servers: servers.pipeline(commands)

@@ -27,7 +27,7 @@ class Killed(BaseException):
     """The worker process ends at this line."""
 
 
-def embed(endpoint: EndpointSpec, texts: Sequence[str]) -> Any:
+def embed(endpoint: EndpointSpec, texts: Sequence[str], timeout_s: float) -> Any:
     """Stands in for an endpoint: a vector from the length of each text."""
     return np.array([[len(text), 1, 2, 3] for text in texts], dtype=np.float32)
 
@@ -36,10 +36,10 @@ def killed_at(call: int) -> Callable[..., Any]:
     """Return an ``embed`` that works until its call of that number, from 1."""
     calls = iter(range(1, 10_000))
 
-    def embed_until(endpoint: EndpointSpec, texts: Sequence[str]) -> Any:
+    def embed_until(endpoint: EndpointSpec, texts: Sequence[str], timeout_s: float) -> Any:
         if next(calls) >= call:
             raise Killed
-        return embed(endpoint, texts)
+        return embed(endpoint, texts, timeout_s)
 
     return embed_until
 
@@ -79,7 +79,7 @@ def after_expiry(lease: Lease) -> Lease:
 
 
 def load_all(lease: Lease, **options: Any) -> IndexBuild:
-    while not load_slice(lease, seconds=0, **{"embed": embed, "shard_rows": 10, **options}):
+    while not load_slice(lease, seconds=0, **{"call": embed, "shard_rows": 10, **options}):
         pass
     lease.release()
     return IndexBuild.objects.get(pk=lease.build.pk)
@@ -99,40 +99,59 @@ def test_every_row_becomes_one_item(loading_build):
 
 def test_a_slice_ends_in_time_and_the_next_goes_on_at_the_cursor(loading_build):
     lease = loading_build(rows(2000))
-    assert load_slice(lease, seconds=0, embed=embed, shard_rows=10) is False
+    assert load_slice(lease, seconds=0, call=embed, shard_rows=10) is False
     first = lease.build.cursor
     assert 10 <= first < 2000
     assert load_all(lease, shard_rows=1000).written == 2000
+
+
+class KilledAtCommit(Lease):
+    """Lets the worker die when a shard is written and not committed yet."""
+
+    def save(self, *, why: str = "", **changes: Any) -> None:
+        if changes.get("cursor", 0) > 10:
+            raise Killed
+        super().save(why=why, **changes)
 
 
 def test_a_killed_worker_costs_its_shard_and_doubles_nothing(loading_build):
     content = rows(40)
     content[12]["id"] = "p12"  # a duplicate in the shard that is repeated
     lease = loading_build(content)
-    # Two calls for the rows of a shard: the worker dies with half of the second shard written.
     with pytest.raises(Killed):
-        load_slice(lease, seconds=60, embed=killed_at(4), shard_rows=10)
+        load_slice(KilledAtCommit(lease.build, lease.until), seconds=60, call=embed, shard_rows=10)
     lease.build.refresh_from_db()
     assert (lease.build.cursor, lease.build.written) == (10, 10)
     assert held(lease.build, "p18", "price") == b"18"
 
-    build = load_all(after_expiry(lease))
-    assert (build.cursor, build.written, build.rejected) == (40, 39, 1)
+    embedded: list[str] = []
+
+    def counting(endpoint: EndpointSpec, texts: Sequence[str], timeout_s: float) -> Any:
+        embedded.extend(texts)
+        return embed(endpoint, texts, timeout_s)
+
+    build = load_all(after_expiry(lease), call=counting)
+    assert (build.cursor, build.written, build.embedded, build.rejected) == (40, 39, 39, 1)
     assert valkey.index_info(build.index_name).num_docs == 39
     assert build.rejected_rows.get().row == 13
+    # What the first worker had embedded is not embedded again.
+    assert sorted(embedded) == sorted(f"product {n}" for n in range(21, 41))
 
 
-def test_a_worker_that_was_replaced_changes_nothing_any_more(loading_build):
+def test_a_worker_that_was_replaced_changes_nothing_any_more(loading_build, monkeypatch):
+    # The lease is renewed at every item, so that it is noticed in the middle of a shard.
+    monkeypatch.setattr(loading, "BEAT_S", 0)
     slow = loading_build(rows(30))
     finished: list[IndexBuild] = []
 
-    def paused(endpoint: EndpointSpec, texts: Sequence[str]) -> Any:
-        if not finished:
-            finished.append(load_all(after_expiry(slow)))
-        return embed(endpoint, texts)
+    class Paused(Lease):
+        def save(self, *, why: str = "", **changes: Any) -> None:
+            if not finished:
+                finished.append(load_all(after_expiry(slow)))
+            super().save(why=why, **changes)
 
     with pytest.raises(LeaseLost):
-        load_slice(slow, seconds=60, embed=paused, shard_rows=10)
+        load_slice(Paused(slow.build, slow.until), seconds=60, call=embed, shard_rows=10)
     build = IndexBuild.objects.get(pk=slow.build.pk)
     assert (build.written, build.rejected, build.cursor) == (30, 0, 30)
     assert build.heartbeat_at == finished[0].heartbeat_at
@@ -171,17 +190,18 @@ def test_rejected_rows_are_counted_beyond_those_kept(loading_build, monkeypatch)
     build = load_all(loading_build([*rows(5), *[{"title": "no id"}] * 40]))
     assert (build.written, build.rejected) == (5, 40)
     assert build.rejected_rows.count() == 15
+    assert build.rejected_reasons == {"missing_id": 40}
 
 
 def test_a_text_that_the_endpoint_refuses_costs_its_row_only(loading_build):
-    def refusing(endpoint: EndpointSpec, texts: Sequence[str]) -> Any:
+    def refusing(endpoint: EndpointSpec, texts: Sequence[str], timeout_s: float) -> Any:
         if any("poison" in text for text in texts):
             raise EmbeddingRejected("Input is too long.")
-        return embed(endpoint, texts)
+        return embed(endpoint, texts, timeout_s)
 
     content = rows(20)
     content[13]["title"] = "poison"
-    build = load_all(loading_build(content), embed=refusing)
+    build = load_all(loading_build(content), call=refusing)
     assert (build.written, build.rejected) == (19, 1)
     rejected = build.rejected_rows.get()
     assert (rejected.row, rejected.reason) == (14, "text_refused")
@@ -189,11 +209,24 @@ def test_a_text_that_the_endpoint_refuses_costs_its_row_only(loading_build):
 
 
 def test_an_endpoint_that_refuses_every_text_ends_the_load(loading_build):
-    def refusing(endpoint: EndpointSpec, texts: Sequence[str]) -> Any:
+    def refusing(endpoint: EndpointSpec, texts: Sequence[str], timeout_s: float) -> Any:
         raise EmbeddingRejected("No such endpoint.")
 
-    with pytest.raises(BuildError, match=r"All 8 texts between rows 1 and 8 .*No such"):
-        load_all(loading_build(rows(20)), embed=refusing)
+    with pytest.raises(BuildError, match=r"refuses every text, .*No such endpoint"):
+        load_all(loading_build(rows(20)), call=refusing)
+
+
+def test_many_bad_texts_do_not_end_a_load_while_others_are_embedded(loading_build):
+    def refusing(endpoint: EndpointSpec, texts: Sequence[str], timeout_s: float) -> Any:
+        if any("poison" in text for text in texts):
+            raise EmbeddingRejected("Input is too long.")
+        return embed(endpoint, texts, timeout_s)
+
+    content = rows(40)
+    for row in content[5:35]:
+        row["title"] = f"poison {row['id']}"
+    build = load_all(loading_build(content), call=refusing, shard_rows=40)
+    assert (build.written, build.rejected_reasons) == (10, {"text_refused": 30})
 
 
 def test_a_catalog_that_changes_on_the_way_ends_the_load(loading_build, catalog_file):
@@ -201,14 +234,14 @@ def test_a_catalog_that_changes_on_the_way_ends_the_load(loading_build, catalog_
     lease = loading_build(path)
     path.write_text('{"id": "other", "title": "other"}\n')
     with pytest.raises(BuildError, match="changed while it was loaded"):
-        load_slice(lease, seconds=0, embed=embed)
+        load_slice(lease, seconds=0, call=embed)
 
 
 def test_an_index_that_the_engine_lost_ends_the_load(loading_build):
     lease = loading_build(rows(20))
     valkey.drop_index(lease.build.index_name)
     with pytest.raises(BuildError, match=r"lost .* Start a new build"):
-        load_slice(lease, seconds=0, embed=embed)
+        load_slice(lease, seconds=0, call=embed)
 
 
 @settings(
@@ -225,7 +258,7 @@ def test_any_catalog_loads_as_if_nothing_had_happened(loading_build, catalog_fil
     lease = loading_build(catalog_file(content), slug=f"any-{number}")
     for call in kills:
         try:
-            load_slice(lease, seconds=60, embed=killed_at(call), shard_rows=7)
+            load_slice(lease, seconds=60, call=killed_at(call), shard_rows=7)
         except Killed:
             lease = after_expiry(lease)
     build = load_all(lease, shard_rows=7)
