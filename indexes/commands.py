@@ -126,6 +126,23 @@ def add_states(states: Sequence[IndexState]) -> IndexState:
     )
 
 
+def read_memory(reply: list[Any]) -> int:
+    """Return the bytes in one node's FT.INFO reply that an index takes beside its keys.
+
+    valkey-search tells the size of each field; RediSearch tells megabytes, those of vectors apart.
+    """
+    info = dict(zip(map(_text, reply[::2]), reply[1::2], strict=True))
+    if "vector_index_sz_mb" in info:
+        megabytes = float(info["vector_index_sz_mb"]) + float(
+            info.get("total_index_memory_sz_mb", 0)
+        )
+        return round(megabytes * 2**20)
+    fields = (
+        dict(zip(map(_text, flat[::2]), flat[1::2], strict=False)) for flat in info["attributes"]
+    )
+    return sum(int(field.get("user_indexed_memory", 0)) for field in fields)
+
+
 def read_facts(modules: list[list[Any]], *, has_aliases: bool) -> EngineFacts:
     """Return the engine of a server that can search. Both call themselves "search"; RediSearch has aliases.
 

@@ -104,6 +104,15 @@ class Migration(migrations.Migration):
             },
         ),
         migrations.CreateModel(
+            name='JudgedQuery',
+            fields=[
+                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
+                ('fingerprint', models.CharField(max_length=16)),
+                ('query', models.CharField(max_length=300)),
+                ('vector', models.BinaryField()),
+            ],
+        ),
+        migrations.CreateModel(
             name='RefreshShard',
             fields=[
                 ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
@@ -368,6 +377,15 @@ class Migration(migrations.Migration):
             model_name='judgment',
             name='definition',
             field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='judgments', to='indexes.indexdefinition'),
+        ),
+        migrations.AddField(
+            model_name='judgedquery',
+            name='definition',
+            field=models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='judged_queries', to='indexes.indexdefinition'),
+        ),
+        migrations.AddConstraint(
+            model_name='judgedquery',
+            constraint=models.UniqueConstraint(fields=('definition', 'fingerprint', 'query'), name='one_vector_per_query'),
         ),
         migrations.AddField(
             model_name='refreshshard',

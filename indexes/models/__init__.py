@@ -8,7 +8,7 @@ from indexes.models.builds import BuildTransition, IndexBuild, RejectedRow
 from indexes.models.changes import IndexRefresh, ItemChange, RefreshShard
 from indexes.models.definitions import IndexDefinition, IndexField
 from indexes.models.sources import CatalogSource, EmbeddingEndpoint
-from indexes.models.validation import GateResult, Judgment
+from indexes.models.validation import GateResult, JudgedQuery, Judgment
 from indexes.models.validators import between, field_name_validator, slug_validator
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "IndexField",
     "IndexRefresh",
     "ItemChange",
+    "JudgedQuery",
     "Judgment",
     "RefreshShard",
     "RejectedRow",

@@ -59,3 +59,25 @@ class Judgment(models.Model):
 
     def __str__(self) -> str:
         return f"{self.query}: {self.product_id} = {self.grade:g}"
+
+
+class JudgedQuery(models.Model):
+    """The vector of a judged query, kept so that each model is asked for it once."""
+
+    definition = models.ForeignKey(
+        IndexDefinition, on_delete=models.CASCADE, related_name="judged_queries"
+    )
+    # Of the endpoint, as ``EndpointSpec.fingerprint``.
+    fingerprint = models.CharField(max_length=16)
+    query = models.CharField(max_length=300)
+    vector = models.BinaryField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(
+                fields=["definition", "fingerprint", "query"], name="one_vector_per_query"
+            )
+        ]
+
+    def __str__(self) -> str:
+        return self.query
