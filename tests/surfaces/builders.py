@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from enrichment.spec import SignalKind, SignalSpec, SourceSpec
+from indexes.errors import EmbeddingError
 from indexes.schema import CatalogSpec, EndpointSpec, FieldSpec, FieldType, IndexSpec, LiveIndex
 from indexes.search import Hit
 from surfaces.contracts import RecommendRequest, RecommendResponse
@@ -169,6 +170,7 @@ class Fakes:
         self.index = fake_index()
         self.sources = FakeSources()
         self.pool = Pool(threads)
+        self.refused: Mapping[str, EmbeddingError] = {}
 
     @property
     def stages(self) -> Stages:
@@ -179,6 +181,7 @@ class Fakes:
             vectors=self.index.vectors,
             fetch=self.sources.fetch,
             pool=self.pool,
+            refused=self.refused,
         )
 
     def ask(self, plan: Plan, **request: Any) -> RecommendResponse:

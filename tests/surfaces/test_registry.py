@@ -9,8 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from indexes.errors import SearchTimeout, SearchUnavailable
+from indexes.schema import FieldSpec, FieldType, LiveIndex
 from indexes.valkey import VersionedDocument
-from surfaces.document import DefaultItem, KeyScope, PublishedSurface, Snapshot
+from surfaces.document import Canary, DefaultItem, KeyScope, PublishedSurface, Snapshot
 from surfaces.errors import SnapshotUnavailable
 from surfaces.plan import Plan
 from surfaces.registry import POLL_S, Registry
@@ -48,13 +49,32 @@ def published(slug: str = "shelf", revision: int = 1, **changes: Any) -> Publish
     )
 
 
-def snapshot(version: int, *surfaces: PublishedSurface, **keys: KeyScope) -> Snapshot:
+def snapshot(
+    version: int,
+    *surfaces: PublishedSurface,
+    index: LiveIndex | None = None,
+    canary: Canary | None = None,
+    **keys: KeyScope,
+) -> Snapshot:
     return Snapshot(
         version=version,
         surfaces={one.document.slug: one for one in surfaces},
-        indexes={"products": live_index()},
+        indexes={"products": index or live_index()},
+        canaries={"products": canary} if canary else {},
         keys=keys,
     )
+
+
+def build(label: str, **changes: Any) -> LiveIndex:
+    return live_index(**changes).model_copy(update={"label": label})
+
+
+def builds_of(registry: Registry) -> dict[str, tuple[str | None, str | None]]:
+    """By surface: the build of its plan, and that of its canary."""
+    return {
+        plan.slug: (plan.build, plan.canary.plan.build if plan.canary else None)
+        for plan in registry.plans()
+    }
 
 
 def loaded(store: FakeStore, **options: Any) -> Registry:
@@ -385,6 +405,129 @@ def test_a_forked_process_watches_for_itself(started):
         finally:
             os._exit(code)
     assert os.waitpid(child, 0)[1] == 0
+
+
+NEW_FIELDS = (FieldSpec(name="title", type=FieldType.TEXT, source="title"),)
+
+
+@pytest.mark.unit
+def test_a_canary_stands_beside_the_plan_and_is_made_ready_too():
+    store = FakeStore(
+        snapshot(1, published(), canary=Canary(percent=5, index=build("products-v2")))
+    )
+    registry = Registry(store)
+    seen: list[str | None] = []
+    registry.prepare = lambda plans, timeout_s: seen.extend(plan.build for plan in plans)
+    registry.refresh()
+    assert builds_of(registry) == {"shelf": ("products-v1", "products-v2")}
+    assert seen == ["products-v1", "products-v2"]
+    [plan] = registry.plans()
+    assert plan.canary.share == 0.05
+    store.put(snapshot(2, published()))
+    registry.refresh()
+    assert builds_of(registry) == {"shelf": ("products-v1", None)}
+
+
+@pytest.mark.unit
+def test_a_canary_that_does_not_compile_leaves_live_to_answer():
+    canary = Canary(percent=50, index=build("products-v2", fields=NEW_FIELDS))
+    store = FakeStore(snapshot(1, published("fits", fields=("title",)), published(), canary=canary))
+    with capture_logs() as logs:
+        registry = loaded(store)
+    assert builds_of(registry) == {
+        "fits": ("products-v1", "products-v2"),
+        "shelf": ("products-v1", None),
+    }
+    assert list(registry.problems) == ["shelf (canary)"]
+    assert 'no field "price"' in registry.problems["shelf (canary)"]
+    assert logged(logs).count("surface not compiled") == 1
+
+
+@pytest.mark.unit
+def test_a_canary_of_a_newer_release_takes_only_itself_down():
+    store = FakeStore()
+    content = orjson.loads(snapshot(1, published()).model_dump_json())
+    content["canaries"] = {"products": {"percent": "most", "index": {}}}
+    store.held = (1, orjson.dumps(content))
+    registry = loaded(store)
+    assert builds_of(registry) == {"shelf": ("products-v1", None)}
+    assert list(registry.problems) == ["canaries.products"]
+
+
+@pytest.mark.unit
+def test_a_surface_whose_newest_revision_is_bad_moves_to_the_new_build():
+    store = FakeStore(
+        snapshot(1, published(), canary=Canary(percent=5, index=build("products-v2")))
+    )
+    registry = loaded(store)
+    bad = published(revision=2, filters=(static("nosuch", "x"),))
+    store.put(snapshot(2, bad, index=build("products-v2")))
+    registry.refresh()
+    assert [plan.revision for plan in registry.plans()] == [1]
+    assert builds_of(registry) == {"shelf": ("products-v2", None)}
+
+
+@pytest.mark.unit
+def test_a_surface_that_does_not_fit_the_new_build_stays_on_the_old_one_without_canary():
+    store = FakeStore(
+        snapshot(1, published(), canary=Canary(percent=5, index=build("products-v2")))
+    )
+    registry = loaded(store)
+    store.put(snapshot(2, published(), index=build("products-v3", fields=NEW_FIELDS)))
+    registry.refresh()
+    assert builds_of(registry) == {"shelf": ("products-v1", None)}
+    assert list(registry.problems) == ["shelf"]
+
+
+@pytest.mark.unit
+@pytest.mark.parametrize("fingerprint", ["", live_index().spec.fingerprint])
+def test_an_index_with_the_fingerprint_it_was_built_with_is_searched(fingerprint):
+    index = live_index().model_copy(update={"fingerprint": fingerprint})
+    registry = loaded(FakeStore(snapshot(1, published(), index=index)))
+    assert builds_of(registry) == {"shelf": ("products-v1", None)}
+    assert registry.problems == {}
+
+
+@pytest.mark.unit
+def test_an_index_of_another_model_than_its_spec_names_is_refused():
+    store = FakeStore(snapshot(1, published()))
+    registry = loaded(store)
+    stranger = build("products-v2").model_copy(update={"fingerprint": "of-another-model"})
+    store.put(snapshot(2, published(), index=stranger))
+    registry.refresh()
+    assert builds_of(registry) == {"shelf": ("products-v1", None)}
+    assert "another embedding model or metric" in registry.problems["shelf"]
+    [cold] = loaded(FakeStore(snapshot(2, published(), index=stranger))).plans()
+    assert (cold.index, cold.unavailable) == (None, "does_not_compile")
+    store.put(snapshot(3, published(), canary=Canary(percent=50, index=stranger)))
+    registry.refresh()
+    assert builds_of(registry) == {"shelf": ("products-v1", None)}
+    assert list(registry.problems) == ["shelf (canary)"]
+
+
+@pytest.mark.unit
+def test_what_is_found_wrong_with_served_plans_is_a_problem_until_it_is_mended():
+    store = FakeStore(
+        snapshot(1, published(), canary=Canary(percent=5, index=build("products-v2")))
+    )
+    registry = Registry(store)
+    wrong: dict[str, str] = {}
+    asked: list[str | None] = []
+
+    def recheck(plans: Iterable[Plan]) -> dict[str, str]:
+        asked.extend(plan.build for plan in plans)
+        return dict(wrong)
+
+    registry.recheck = recheck
+    registry.refresh()
+    assert registry.problems == {}
+    wrong["shelf"] = "another model"
+    registry.refresh()
+    assert registry.problems == {"shelf": "another model"}
+    wrong.clear()
+    registry.refresh()
+    assert registry.problems == {}
+    assert asked == ["products-v1", "products-v2"] * 3
 
 
 def test_loads_from_valkey(namespace):

@@ -2,12 +2,13 @@ import time
 
 import pytest
 from django.db import transaction
-from django.db.models import JSONField, Value
+from django.db.models import F, JSONField, Value
 
 from indexes.errors import SearchUnavailable
+from indexes.models import IndexBuild, IndexDefinition
 from indexes.valkey import VersionedDocument
 from surfaces import keys, publishing, snapshot, tasks
-from surfaces.document import KeyScope
+from surfaces.document import Canary, KeyScope
 from surfaces.models import ServingState
 from surfaces.registry import document_key
 
@@ -124,6 +125,54 @@ def test_a_renamed_index_is_still_found(surface, definition):
     built = snapshot.build()
     assert built.indexes[built.surfaces["shelf"].document.index].label == "products-v1"
     assert "goods" in built.indexes
+
+
+def canary_of(definition, slug="products", percent=15):
+    """A canary, as of a build made under this slug."""
+    live = definition.live_build
+    build = IndexBuild.objects.create(
+        definition=definition,
+        number=2,
+        status=IndexBuild.Status.READY,
+        spec=live.spec | {"slug": slug},
+        fingerprint=live.fingerprint,
+        index_name="x_v2",
+        key_prefix="x:v2:",
+    )
+    IndexDefinition.objects.filter(pk=definition.pk).update(
+        canary_build=build, canary_percent=percent
+    )
+    return build
+
+
+def test_holds_the_canary_beside_the_live_build(surface, definition):
+    publishing.publish(surface)
+    build = canary_of(definition)
+    built = snapshot.build()
+    assert built.indexes["products"].label == "products-v1"
+    assert built.canaries == {"products": Canary(percent=15, index=build.to_live())}
+
+
+def test_a_canary_of_a_renamed_index_is_found_where_its_live_build_is(surface, definition):
+    publishing.publish(surface)
+    definition.slug = "goods"
+    definition.save()
+    canary_of(definition, slug="goods")
+    built = snapshot.build()
+    assert {slug: canary.index.label for slug, canary in built.canaries.items()} == {
+        "products": "goods-v2",
+        "goods": "goods-v2",
+    }
+    # Once it is live, documents that name the old slug still find it.
+    IndexDefinition.objects.update(live_build=F("canary_build"), canary_build=None)
+    assert snapshot.build().indexes.keys() == {"products", "goods"}
+    assert snapshot.build().indexes["products"].label == "goods-v2"
+
+
+def test_a_live_index_carries_the_model_it_was_built_with(definition):
+    live = snapshot.live_indexes()["products"]
+    assert live.fingerprint == live.spec.fingerprint
+    assert live.probe
 
 
 def test_pushing_again_changes_nothing(surface, stored):
