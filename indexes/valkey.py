@@ -6,7 +6,7 @@ Every call leaves as a SearchError when it fails.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +17,15 @@ from indexes.hash_writer import CONNECTIONS as WRITE_CONNECTIONS  # noqa: F401
 from indexes.hash_writer import PIPELINE_BYTES as BATCH_BYTES  # noqa: F401
 from indexes.hash_writer import HashWriter
 from indexes.schema import IndexSpec
-from indexes.valkey_client import DEFAULT_TIMEOUT_S, Command, Servers, read, time_limit, write
+from indexes.valkey_client import (
+    DEFAULT_TIMEOUT_S,
+    Command,
+    Servers,
+    read,
+    read_stream,
+    time_limit,
+    write,
+)
 from indexes.valkey_client import reader as reader
 from indexes.valkey_client import writer as writer
 
@@ -26,6 +34,7 @@ _Keyed = tuple[bytes, Command]
 
 # Bounds what a pipeline of reads or removals holds up the server for.
 BATCH_COMMANDS: Final = 200
+SCAN_KEYS: Final = 500
 
 
 def ping(timeout_s: float = 1.0) -> bool:
@@ -119,10 +128,44 @@ def write_hashes(items: Iterable[tuple[Key, Mapping[str, Any]]]) -> int:
 
 def delete_prefix(prefix: str) -> int:
     """Remove every key that starts with the prefix, in small steps; return how many."""
-    pattern = "".join(f"\\{c}" if c in "*?[]\\^" else c for c in prefix) + "*"
+    pattern = _starting_with(prefix)
     return write(
         lambda servers: servers.remove(pattern, BATCH_COMMANDS), timeout_s=None, repeatable=True
     )
+
+
+def scan_keys(prefix: str) -> Iterator[list[bytes]]:
+    """Yield every key that starts with the prefix, in parts; one may come twice.
+
+    The order has nothing to do with the names or the time of writing.
+    """
+    pattern = _starting_with(prefix)
+    return read_stream(lambda servers: servers.scan(pattern, SCAN_KEYS))
+
+
+def scan_hashes(
+    prefix: str, fields: Sequence[str]
+) -> Iterator[list[tuple[bytes, list[bytes | None]]]]:
+    """Yield the hashes whose keys start with the prefix, with these fields, a part in memory at a time."""
+    for keys in scan_keys(prefix):
+        yield list(zip(keys, hash_fields(keys, fields, fresh=True), strict=True))
+
+
+def memory_usage(keys: Sequence[Key]) -> list[int]:
+    """Return the bytes that each key takes with its value; 0 where there is none."""
+    wanted: list[_Keyed] = [
+        (key, ("MEMORY USAGE", key, "SAMPLES", 0)) for key in map(key_bytes, keys)
+    ]
+    replies = read(lambda servers: servers.pipeline(wanted), DEFAULT_TIMEOUT_S, fresh=True)
+    return [reply or 0 for reply in replies]
+
+
+def index_memory(name: str) -> int:
+    """Return the bytes that the engine says an index takes beside its keys, over all nodes."""
+    replies = read(
+        lambda servers: servers.run_on_all("FT.INFO", name), DEFAULT_TIMEOUT_S, fresh=True
+    )
+    return sum(map(commands.read_memory, replies))
 
 
 def key_bytes(key: Key) -> bytes:
@@ -165,3 +208,7 @@ return 1
 
 def _pipeline(commands: Sequence[_Keyed]) -> Callable[[Servers], list[Any]]:
     return lambda servers: servers.pipeline(commands)
+
+
+def _starting_with(prefix: str) -> str:
+    return "".join(f"\\{c}" if c in "*?[]\\^" else c for c in prefix) + "*"
