@@ -71,7 +71,7 @@ class _Replay:
         """Return how many changes came since, counted no further than matters."""
         return len(self._changes(since).values_list("pk")[: FEW + 1])
 
-    def run(self, since: datetime | None, renew: Callable[[], object] = lambda: None) -> None:
+    def run(self, since: datetime | None, renew: Callable[[], None] = lambda: None) -> None:
         """Replay the changes since a time, or all; ``renew`` is called while it goes on."""
         for batch in self._batches(since):
             self._replay(batch, renew)
@@ -90,7 +90,7 @@ class _Replay:
             yield batch
             last = batch[-1].pk
 
-    def _replay(self, batch: list[ItemChange], renew: Callable[[], object]) -> None:
+    def _replay(self, batch: list[ItemChange], renew: Callable[[], None]) -> None:
         states = self._target.states([change.item_id for change in batch])
         newer: list[ItemChange] = []
         settled: list[ItemChange] = []

@@ -4,27 +4,23 @@ from __future__ import annotations
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
-import numpy as np
-import numpy.typing as npt
-
-from indexes.embedding import embed_passages
-from indexes.errors import EmbeddingError, EmbeddingRejected, EmbeddingUnavailable
+from indexes.embedding import passage_calls
+from indexes.errors import EmbeddingError, EmbeddingRejected
 from indexes.item_writes import Target, Write
 from indexes.items import encode_vector, text_digest
 from indexes.naming import VECTOR_FIELD
+from indexes.passages import PassageCalls
 from indexes.schema import EndpointSpec
 
 # A caller waits for the answer, and web servers end requests after half a minute.
 CALL_S: Final = 15.0
-CALLS_PER_PART: Final = 8
-# One bad text among many is found by halving. An endpoint that refuses more refuses them all.
+# So many without one that is taken, and the endpoint refuses them all.
 MOST_REFUSED: Final = 16
 
 _Key = tuple[str, bytes]
-_Embed = Callable[[EndpointSpec, Sequence[str]], npt.NDArray[np.float32]]
 
 
 class Failure(NamedTuple):
@@ -42,6 +38,7 @@ class Vectors:
         self.missing: dict[_Key, tuple[EndpointSpec, str]] = {}
         self._known: dict[_Key, bytes] = {}
         self._failed: dict[_Key, Failure] = {}
+        self._texts: dict[_Key, str] = {}
 
     def complete(self, target: Target, write: Write) -> tuple[Write | None, Failure | None]:
         """Return the write with the vector of its text, or why it has none.
@@ -68,68 +65,70 @@ class Vectors:
         if self.missing.pop(key, None) is not None:
             self._known[key] = vector
 
-    def embed_all(self, renew: Callable[[], object]) -> None:
-        """Embed every missing text, however long it takes, and call ``renew`` every few calls.
+    def embed_all(self, beat: Callable[[], None]) -> None:
+        """Embed every missing text, however long it takes; ``beat`` is called about once a second.
 
-        Raises EmbeddingUnavailable. A text that the endpoint refuses is one without a vector.
+        A text that the endpoint refuses is one without a vector. Raises EmbeddingError where it
+        refuses them all, or answers nothing.
         """
-
-        def embed(endpoint: EndpointSpec, texts: Sequence[str]) -> npt.NDArray[np.float32]:
-            renew()
-            return embed_passages(endpoint, texts)
-
-        self._embed_missing(embed)
-        failed = next((one for one in self._failed.values() if one.retryable), None)
-        if failed is not None:
-            raise EmbeddingUnavailable(failed.message)
+        for endpoint, keys in self._by_model():
+            with passage_calls(endpoint, beat=beat) as calls:
+                if error := self._embed(keys, calls):
+                    raise error
 
     def embed(self) -> None:
-        """Embed every missing text within the time of a call, or note why not; raises nothing."""
+        """Embed every missing text within the time of a call, or note why not. Raises SearchError."""
         until = time.monotonic() + CALL_S
-        self._embed_missing(
-            lambda endpoint, texts: embed_passages(
-                endpoint, texts, within_s=max(1.0, until - time.monotonic())
-            )
-        )
+        for endpoint, keys in self._by_model():
+            left = max(1.0, until - time.monotonic())
+            with passage_calls(endpoint, within_s=left) as calls:
+                self._embed(keys, calls)
 
-    def _embed_missing(self, embed: _Embed) -> None:
+    def _by_model(self) -> list[tuple[EndpointSpec, list[_Key]]]:
+        """Return what is missing, for each endpoint, which is missing no more."""
         by_model: dict[str, list[_Key]] = defaultdict(list)
-        for key in self.missing:
-            by_model[key[0]].append(key)
-        for keys in by_model.values():
-            self._embed(keys, embed)
-        self.missing.clear()
-
-    def _embed(self, keys: list[_Key], embed: _Embed) -> None:
         # Models pad a batch to its longest text: alike lengths together.
-        keys.sort(key=lambda key: len(self.missing[key][1]))
-        size = self.missing[keys[0]][0].max_batch * CALLS_PER_PART
-        # In parts, so that what was embedded before a failure is not lost.
-        waiting = [keys[start : start + size] for start in range(0, len(keys), size)]
-        refused = 0
-        while waiting:
-            part = waiting.pop()
-            endpoint = self.missing[part[0]][0]
-            try:
-                vectors = embed(endpoint, [self.missing[key][1] for key in part])
-            except EmbeddingRejected as error:
-                if len(part) > 1 and refused < MOST_REFUSED:
-                    middle = len(part) // 2
-                    waiting += [part[:middle], part[middle:]]
-                    continue
-                refused += len(part)
-                message = f"The embedding endpoint refuses the text: {error}"
-                self._fail(part, Failure("text_refused", message, retryable=False))
-            except EmbeddingError as error:
-                message = f"The text needs a new vector, and there is none: {error} Send it again."
-                failure = Failure("embedding_unavailable", message, retryable=True)
-                self._fail([key for keys in (part, *waiting) for key in keys], failure)
-                return
-            else:
-                self._known |= zip(part, map(encode_vector, vectors), strict=True)
+        for key in sorted(self.missing, key=lambda key: len(self.missing[key][1])):
+            by_model[key[0]].append(key)
+        found = [(self.missing[keys[0]][0], keys) for keys in by_model.values()]
+        self._texts = {key: text for key, (_, text) in self.missing.items()}
+        self.missing.clear()
+        return found
 
-    def _fail(self, keys: Sequence[_Key], failure: Failure) -> None:
+    def _embed(self, keys: list[_Key], calls: PassageCalls) -> EmbeddingError | None:
+        """Embed, and return the error that ended it for every text that is left."""
+        left = dict.fromkeys(keys)
+        refused, taken = 0, False
+        try:
+            for start, found in calls.embed([self._texts[key] for key in keys]):
+                if not isinstance(found, EmbeddingRejected):
+                    done = keys[start : start + len(found)]
+                    self._known |= zip(done, map(encode_vector, found), strict=True)
+                    taken = True
+                    for key in done:
+                        del left[key]
+                    continue
+                refused += 1
+                # Bad texts are few among good ones: this is not about the text.
+                if not taken and len(keys) > 1 and refused in (MOST_REFUSED, len(keys)):
+                    raise found
+                del left[keys[start]]
+                self._fail([keys[start]], _failure(found))
+        except EmbeddingError as error:
+            self._fail(left, _failure(error))
+            return error
+        return None
+
+    def _fail(self, keys: Iterable[_Key], failure: Failure) -> None:
         self._failed |= dict.fromkeys(keys, failure)
+
+
+def _failure(error: EmbeddingError) -> Failure:
+    if isinstance(error, EmbeddingRejected):
+        return Failure("text_refused", f"The embedding endpoint refuses the text: {error}", False)
+    again = " Send it again." if error.retryable else ""
+    message = f"The text needs a new vector, and there is none: {error}{again}"
+    return Failure("embedding_unavailable", message, error.retryable)
 
 
 def _key(endpoint: EndpointSpec, text: str) -> _Key:

@@ -112,3 +112,31 @@ def container(_container: Container) -> Container:
     _container.calls.clear()
     _container.respond = lambda call: answer([])
     return _container
+
+
+@pytest.fixture
+def model(container: Container) -> Any:
+    """A model that counts the texts it is asked for."""
+    from tests.indexes.item_calls import Model
+
+    return Model(container)
+
+
+@pytest.fixture
+def define(new_definition: Callable[..., Any]) -> Callable[..., Any]:
+    """A factory of definitions to build with that model."""
+    from tests.indexes.item_calls import ENDPOINT, FIELDS, TEMPLATE, row
+
+    def make(rows: Any = None, **changes: Any) -> Any:
+        given = {"endpoint": ENDPOINT, "fields": FIELDS, "text_template": TEMPLATE} | changes
+        rows = [row(number) for number in range(1, 5)] if rows is None else rows
+        source = {
+            name: given.pop(name) for name in ("version_field", "vector_field") if name in given
+        }
+        definition = new_definition(rows, **given)
+        for name, value in source.items():
+            setattr(definition.source, name, value)
+        definition.source.save()
+        return definition
+
+    return make

@@ -6,14 +6,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexes import builds, item_calls
+from indexes import builds, item_calls, item_vectors
 from indexes.errors import SearchUnavailable, UnknownIndex
 from indexes.models import IndexBuild, IndexDefinition, ItemChange
-from tests.indexes.containers import Container
 from tests.indexes.item_calls import (
-    ENDPOINT,
-    FIELDS,
-    TEMPLATE,
     Model,
     build_live,
     codes,
@@ -28,25 +24,9 @@ pytestmark = pytest.mark.django_db
 
 
 @pytest.fixture
-def model(container: Container) -> Model:
-    return Model(container)
-
-
-@pytest.fixture
-def define(new_definition: Callable[..., IndexDefinition]) -> Callable[..., IndexDefinition]:
-    def make(rows: Any = None, **changes: Any) -> IndexDefinition:
-        given = {"endpoint": ENDPOINT, "fields": FIELDS, "text_template": TEMPLATE} | changes
-        rows = [row(number) for number in range(1, 5)] if rows is None else rows
-        source = {
-            name: given.pop(name) for name in ("version_field", "vector_field") if name in given
-        }
-        definition = new_definition(rows, **given)
-        for name, value in source.items():
-            setattr(definition.source, name, value)
-        definition.source.save()
-        return definition
-
-    return make
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that is down is not waited for."""
+    monkeypatch.setattr(item_vectors, "CALL_S", 0.5)
 
 
 @pytest.fixture
@@ -255,7 +235,9 @@ def test_an_item_that_comes_twice_is_as_in_two_calls(live: IndexBuild):
     assert held(live, "i2", "price") + held(live, "i9", "price") == ["22", "3"]
 
 
-def test_without_the_model_only_new_texts_are_refused(live: IndexBuild, model: Model):
+def test_without_the_model_only_new_texts_are_refused(
+    live: IndexBuild, model: Model, impatient: None
+):
     model.down = True
 
     outcome = put(row(1, price=10), row(2, title="New"), {"id": "i3", "price": 30}, row(9))
@@ -269,7 +251,7 @@ def test_without_the_model_only_new_texts_are_refused(live: IndexBuild, model: M
 
 
 def test_a_row_without_a_vector_does_not_take_others_of_its_item_along(
-    live: IndexBuild, model: Model
+    live: IndexBuild, model: Model, impatient: None
 ):
     model.down = True
 
