@@ -5,31 +5,51 @@ What has served stays until no process can be on it any more, whatever is asked 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
+import structlog
 from django.utils import timezone
 
-from indexes import valkey
+from indexes import batch_transform, index_lock, valkey
+from indexes.errors import IndexesError
 from indexes.models import IndexBuild
 from indexes.queue import enqueue
+
+log = structlog.get_logger(__name__)
+
+# Of one message; what is left after it goes into the next one, so that workers are free between.
+TURN_S = 20.0
 
 # A pointer reaches every process within a second, and a request that began before lasts
 # no longer than its deadline. The rest is for processes that were cut off or paused.
 GRACE = timedelta(seconds=60)
 
 
-def remove(build_id: int) -> None:
-    """Take the index and items of a build that is over out of the engine. May be repeated.
+def remove(build_id: int, *, seconds: float = TURN_S) -> bool:
+    """Take the index, items and job of a build that is over away, for about ``seconds``.
 
+    Return whether all is gone; items that are left are enqueued. May be repeated.
     A build that served a moment ago is left for a later call.
     """
     build = IndexBuild.objects.get(pk=build_id)
     if build.status not in IndexBuild.OVER or _wait(build):
-        return
+        return False
+    job_ended = _end_job(build.batch_job)
+    # A call that changes items may still have it among the builds to write to.
+    index_lock.wait_for_calls(build.definition_id)
     valkey.drop_index(build.index_name)
-    valkey.delete_prefix(build.key_prefix)
-    IndexBuild.objects.filter(pk=build_id).update(removed_at=timezone.now())
+    found = IndexBuild.objects.filter(pk=build_id)
+    # Without its index, a removed key costs the engine little.
+    if not valkey.delete_prefix(build.key_prefix, seconds=seconds):
+        # The scheduler takes it up where a message is lost.
+        found.update(heartbeat_at=timezone.now())
+        enqueue("retire_build", build_id)
+        return False
+    if job_ended:
+        found.update(removed_at=timezone.now())
+    return job_ended
 
 
 def send(build: IndexBuild) -> None:
@@ -41,13 +61,23 @@ def send(build: IndexBuild) -> None:
     enqueue("retire_build", build.pk, delay_s=_wait(build))
 
 
-def remove_orphan(name: str, prefix: str) -> None:
-    """Take an index whose build row is deleted out of the engine."""
+def remove_orphan(
+    name: str,
+    prefix: str,
+    batch_job: Mapping[str, Any] | None = None,
+    *,
+    seconds: float = TURN_S,
+) -> bool:
+    """Take the index, items and job of a build away whose row is deleted, as ``remove`` does."""
+    _end_job(batch_job or {})
     if IndexBuild.objects.filter(index_name=name).exists():
         # A definition of the same slug was made since: its build clears the names itself.
-        return
+        return True
     valkey.drop_index(name)
-    valkey.delete_prefix(prefix)
+    if valkey.delete_prefix(prefix, seconds=seconds):
+        return True
+    enqueue("remove_orphan", name, prefix)
+    return False
 
 
 def on_build_deleted(instance: IndexBuild, **_: Any) -> None:
@@ -55,7 +85,8 @@ def on_build_deleted(instance: IndexBuild, **_: Any) -> None:
     if instance.removed_at is None:
         live = instance.status == IndexBuild.Status.LIVE
         wait = GRACE.total_seconds() if live else _wait(instance)
-        enqueue("remove_orphan", instance.index_name, instance.key_prefix, delay_s=wait)
+        names = (instance.index_name, instance.key_prefix, instance.batch_job)
+        enqueue("remove_orphan", *names, delay_s=wait)
 
 
 def _wait(build: IndexBuild) -> float:
@@ -63,3 +94,16 @@ def _wait(build: IndexBuild) -> float:
     if build.served_until is None:
         return 0
     return max(0.0, (build.served_until + GRACE - timezone.now()).total_seconds())
+
+
+def _end_job(batch_job: Mapping[str, Any]) -> bool:
+    """Stop the job and remove its folder; False where that is to be tried again.
+
+    Nothing that AWS refuses keeps a build in the engine's memory.
+    """
+    try:
+        batch_transform.remove(batch_job)
+    except IndexesError as error:
+        log.warning("batch job left", job=batch_job.get("name"), error=str(error))
+        return not error.retryable
+    return True

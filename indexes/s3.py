@@ -14,6 +14,7 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,  # noqa: A004  (the client's: it is no HTTPClientError)
     HTTPClientError,
     IncompleteReadError,
     NoCredentialsError,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 BUFFER_BYTES = 1 << 20
 # One stream is read for as long as its rows take to embed: connections do break.
 RECONNECTS = 5
+# The most that one call may name.
+REMOVED_AT_ONCE = 1000
 # Where the addresses come from, as errors name it.
 CATALOG = '"path or s3:// URI" of the catalog source'
 WORKING_FOLDER = '"working folder" of the embedding endpoint'
@@ -53,7 +56,9 @@ def remove_under(folder: str, *, field: str) -> int:
     removed = 0
     while True:
         with translated(folder, action="s3:ListBucket", field=field):
-            listed = _client().list_objects_v2(Bucket=bucket, Prefix=prefix)
+            listed = _client().list_objects_v2(
+                Bucket=bucket, Prefix=prefix, MaxKeys=REMOVED_AT_ONCE
+            )
         keys = [found["Key"] for found in listed.get("Contents", ())]
         if not keys:
             return removed
@@ -105,7 +110,12 @@ def translated(uri: str, *, action: str = "s3:GetObject", field: str = CATALOG) 
         raise CatalogError(
             f"No AWS credentials for {uri}: give the worker a role or AWS_ACCESS_KEY_ID."
         ) from error
-    except (HTTPClientError, IncompleteReadError, ResponseStreamingError) as error:
+    except (
+        ConnectionError,
+        HTTPClientError,
+        IncompleteReadError,
+        ResponseStreamingError,
+    ) as error:
         raise CatalogUnavailable(f"S3 gives no answer for {uri}: {error}") from error
     except BotoCoreError as error:
         raise CatalogError(f"S3 cannot be asked for {uri}: {error}") from error

@@ -17,6 +17,7 @@ from botocore.config import Config
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
+    ConnectionError,  # noqa: A004  (the client's: it is no HTTPClientError)
     HTTPClientError,
     NoCredentialsError,
     ParamValidationError,
@@ -150,7 +151,7 @@ def _translated(name: str, action: str) -> Iterator[None]:
             f"No AWS credentials for the Batch Transform job {name}: give the worker a role, or "
             "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY."
         ) from error
-    except HTTPClientError as error:
+    except (ConnectionError, HTTPClientError) as error:
         raise EmbeddingUnavailable(
             f"SageMaker gives no answer about job {name}: {error}"
         ) from error

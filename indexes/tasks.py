@@ -1,5 +1,7 @@
 """Celery entry points: an id in, a call to ``indexes.builds``, nothing else."""
 
+from typing import Any
+
 from celery import shared_task
 
 from indexes import builds, cutover, removal
@@ -26,9 +28,11 @@ def retire_build(build_id: int) -> None:
 
 
 @shared_task
-def remove_orphan(index_name: str, key_prefix: str) -> None:
+def remove_orphan(
+    index_name: str, key_prefix: str, batch_job: dict[str, Any] | None = None
+) -> None:
     """Take an index out of the engine whose build row is deleted."""
-    removal.remove_orphan(index_name, key_prefix)
+    removal.remove_orphan(index_name, key_prefix, batch_job)
 
 
 @shared_task

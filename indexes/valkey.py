@@ -6,6 +6,7 @@ Every call leaves as a SearchError when it fails.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -35,6 +36,9 @@ _Keyed = tuple[bytes, Command]
 # Bounds what a pipeline of reads or removals holds up the server for.
 BATCH_COMMANDS: Final = 200
 SCAN_KEYS: Final = 500
+# Keys that are removed at a time: about a millisecond of the server's time.
+REMOVE_KEYS: Final = 100
+LONGEST_REST_S: Final = 0.02
 
 
 def ping(timeout_s: float = 1.0) -> bool:
@@ -126,11 +130,27 @@ def write_hashes(items: Iterable[tuple[Key, Mapping[str, Any]]]) -> int:
         return writer.flush()
 
 
-def delete_prefix(prefix: str) -> int:
-    """Remove every key that starts with the prefix, in small steps; return how many."""
+def delete_prefix(prefix: str, *, seconds: float = math.inf) -> bool:
+    """Remove the keys that start with the prefix, for about ``seconds``; True when none is left.
+
+    In small steps, each with a pause as long as the step took, so that searches run between.
+    """
     pattern = _starting_with(prefix)
+    # Counted from the first step, as the first key may lie behind many others.
+    until: float | None = None
+
+    def rest(took: float) -> bool:
+        nonlocal until
+        now = time.monotonic()
+        if until is None:
+            until = now - took + seconds
+        if now >= until:
+            return False
+        time.sleep(min(took, LONGEST_REST_S))
+        return True
+
     return write(
-        lambda servers: servers.remove(pattern, BATCH_COMMANDS), timeout_s=None, repeatable=True
+        lambda servers: servers.remove(pattern, REMOVE_KEYS, rest), timeout_s=None, repeatable=True
     )
 
 

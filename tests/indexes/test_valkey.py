@@ -125,8 +125,24 @@ def test_only_keys_of_the_prefix_are_removed(namespace: str, sign: str):
     kept = [f"{namespace}:other", f"{namespace}:xa:1", f"{namespace}:a:1"]
     gone = [f"{namespace}:{sign}:{n}" for n in range(450)]
     valkey.write_hashes((key, {"a": "b"}) for key in [*kept, *gone])
-    assert valkey.delete_prefix(f"{namespace}:{sign}:") == 450
-    assert valkey.hash_fields([*kept, gone[0], gone[-1]], ["a"]) == [[b"b"]] * 3 + [[None]] * 2
+    assert valkey.delete_prefix(f"{namespace}:{sign}:") is True
+    assert valkey.hash_fields(kept, ["a"]) == [[b"b"]] * 3
+    assert valkey.hash_fields(gone, ["a"]) == [[None]] * 450
+
+
+def test_a_removal_ends_in_time_and_goes_on_where_it_is_called_again(namespace: str):
+    keys = [f"{namespace}:{n}" for n in range(1000)]
+    valkey.write_hashes((key, {"a": "b"}) for key in keys)
+
+    def left() -> int:
+        return sum(held == [b"b"] for held in valkey.hash_fields(keys, ["a"], fresh=True))
+
+    assert valkey.delete_prefix(f"{namespace}:", seconds=0) is False
+    assert left() == 1000 - valkey.REMOVE_KEYS
+    turns = 0
+    while not valkey.delete_prefix(f"{namespace}:", seconds=0):
+        turns += 1
+    assert (left(), turns) == (0, 9)
 
 
 def test_a_document_only_moves_forward(namespace: str):
@@ -413,7 +429,8 @@ class TestCluster:
             assert isinstance(cluster, ValkeyCluster)
             sizes = [node.valkey_connection.dbsize() for node in cluster.get_primaries()]
             assert min(sizes) > 0
-            assert valkey.delete_prefix("many:") == 450
+            assert valkey.delete_prefix("many:", seconds=0) is False
+            assert valkey.delete_prefix("many:") is True
             assert valkey.hash_fields(keys, ["n"]) == [[None]] * 450
             document = VersionedDocument("document")
             assert document.publish(1, b"one") is True

@@ -1,0 +1,76 @@
+"""Taking builds out of the engine in steps: what a turn leaves, and who goes on with it."""
+
+import pytest
+from django.utils import timezone
+
+from indexes import builds, removal, valkey, valkey_client
+from indexes.models import IndexBuild
+from tests.fixtures_indexes import PRODUCTS
+
+Status = IndexBuild.Status
+ITEMS = 250
+
+
+@pytest.fixture
+def over(new_definition):
+    """A build that was cancelled while it had items in the engine."""
+    build = builds.start(new_definition(PRODUCTS[:1]), enqueue=False)
+    valkey.create_index(build.index_name, build.key_prefix, build.to_spec())
+    valkey.write_hashes((f"{build.key_prefix}{n}", {"title": "x"}) for n in range(ITEMS))
+    IndexBuild.objects.filter(pk=build.pk).update(status=Status.CANCELLED)
+    build.refresh_from_db()
+    return build
+
+
+def left(build: IndexBuild) -> int:
+    keys = [f"{build.key_prefix}{n}" for n in range(ITEMS)]
+    return sum(held == [b"x"] for held in valkey.hash_fields(keys, ["title"], fresh=True))
+
+
+def test_a_removal_drops_the_index_first_and_goes_on_in_further_messages(
+    over, django_capture_on_commit_callbacks
+):
+    with django_capture_on_commit_callbacks() as messages:
+        assert removal.remove(over.pk, seconds=0) is False
+    assert valkey.drop_index(over.index_name) is False
+    assert left(over) == ITEMS - valkey.REMOVE_KEYS
+    over.refresh_from_db()
+    assert over.removed_at is None
+    assert (timezone.now() - over.heartbeat_at).total_seconds() < 60
+    [message] = messages
+    message()
+    over.refresh_from_db()
+    assert left(over) == 0
+    assert over.removed_at is not None
+
+
+def test_nothing_of_a_build_that_runs_is_removed(new_definition):
+    build = builds.start(new_definition(PRODUCTS[:1]), enqueue=False)
+    valkey.write_hashes([(f"{build.key_prefix}1", {"title": "x"})])
+    assert removal.remove(build.pk) is False
+    assert valkey.hash_fields([f"{build.key_prefix}1"], ["title"], fresh=True) == [[b"x"]]
+
+
+def test_the_items_of_a_deleted_build_go_in_turns_too(over, django_capture_on_commit_callbacks):
+    IndexBuild.objects.filter(pk=over.pk).update(removed_at=timezone.now())
+    over.definition.delete()
+    with django_capture_on_commit_callbacks() as messages:
+        assert removal.remove_orphan(over.index_name, over.key_prefix, seconds=0) is False
+    assert left(over) == ITEMS - valkey.REMOVE_KEYS
+    [message] = messages
+    message()
+    assert left(over) == 0
+
+
+def test_each_step_is_followed_by_a_rest(namespace):
+    valkey.write_hashes((f"{namespace}:{n}", {"a": "b"}) for n in range(1050))
+    rests: list[float] = []
+
+    def rest(took: float) -> bool:
+        rests.append(took)
+        return True
+
+    assert valkey_client.write(lambda servers: servers.remove(f"{namespace}:*", 100, rest)) is True
+    # A cluster has one short step for each of its nodes.
+    assert 11 <= len(rests) <= 20
+    assert min(rests) > 0
