@@ -15,6 +15,7 @@ from indexes import cutover, progress
 from indexes.admin.gate_words import detail_parts, gate_title, number
 from indexes.admin.pages import count
 from indexes.models import BuildTransition, GateResult, IndexBuild
+from indexes.validation import GATES
 
 Status = IndexBuild.Status
 Verdict = IndexBuild.Verdict
@@ -147,8 +148,8 @@ _RARE = ("Reused", "Given by the source")
 
 
 def gates_context(build: IndexBuild) -> dict[str, Any]:
-    """Return the results of the validation gates so far, the failed ones first named."""
-    return {"gates": [gate_row(gate) for gate in build.gates.all()]}
+    """Return the results of the validation gates so far, and how many there will be."""
+    return {"gates": [gate_row(gate) for gate in build.gates.all()], "all_gates": len(GATES)}
 
 
 def gate_row(gate: GateResult) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import Any
 from django.http import HttpRequest
 from django.urls import reverse
 
-from indexes import cutover, preconditions
+from indexes import cutover, limits, preconditions
 from indexes.admin.build_panels import Button, build_context, may_move, move_url
 from indexes.admin.pages import ago, count
 from indexes.models import IndexBuild, IndexDefinition
@@ -41,6 +41,8 @@ def panel_context(request: HttpRequest, definition: IndexDefinition) -> dict[str
         "way_back": back if live else None,
         "kept_until": _kept_until(back),
         "changed": changed_parts(definition),
+        "built_with": built_with(definition),
+        "warnings": limits.warnings(definition),
         "problems": preconditions.problems(definition),
         "builds": [build_context(request, build) for build in shown_builds(definition)],
         "buttons": _buttons(request, definition, back),
@@ -71,6 +73,15 @@ def changed_parts(definition: IndexDefinition) -> list[str]:
     draft = definition.to_spec()
     built = live.to_spec()
     return [words for part, words in PARTS.items() if getattr(draft, part) != getattr(built, part)]
+
+
+def built_with(definition: IndexDefinition) -> IndexBuild | None:
+    """Return the newest build beside the live one that was made from what is saved now, or None."""
+    open_ones = definition.builds.filter(status__in=(*IndexBuild.RUNNING, Status.READY))
+    draft = definition.to_spec()
+    return next(
+        (build for build in open_ones.order_by("-number") if build.to_spec() == draft), None
+    )
 
 
 def _buttons(

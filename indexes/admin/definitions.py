@@ -22,6 +22,8 @@ from unfold.decorators import action, display
 from indexes import builds, progress
 from indexes.admin.builds import STATUS_LABELS, BuildColumns
 from indexes.admin.definition_panel import panel_context
+from indexes.admin.fleet import CapacityMixin
+from indexes.admin.judgments import JudgmentsMixin
 from indexes.admin.moves import person
 from indexes.admin.pages import ago, count, found, page, say
 from indexes.admin.readonly import ReadOnly
@@ -61,7 +63,7 @@ class BuildInline(ReadOnly, BuildColumns, TabularInline):
 
 
 @admin.register(IndexDefinition)
-class IndexDefinitionAdmin(ModelAdmin):
+class IndexDefinitionAdmin(JudgmentsMixin, CapacityMixin, ModelAdmin):
     list_display = ["header", "live", "items", "age", "canary", "newest"]
     list_select_related = ["live_build", "canary_build", "endpoint", "source"]
     search_fields = ["slug", "name"]
@@ -70,6 +72,7 @@ class IndexDefinitionAdmin(ModelAdmin):
     actions_detail = ["preview"]
     warn_unsaved_form = True
     change_form_outer_before_template = "admin/indexes/indexdefinition/panel.html"
+    change_form_after_template = "admin/indexes/indexdefinition/capacity.html"
     # An exact search has no graph to tune.
     conditional_fields = dict.fromkeys(
         ("m", "ef_construction", "ef_runtime"), "algorithm == 'HNSW'"
@@ -109,7 +112,7 @@ class IndexDefinitionAdmin(ModelAdmin):
 
     class Media:
         css = {"all": ["indexes/builds.css"]}
-        js = ["indexes/progress.js", "indexes/once.js"]
+        js = ["indexes/progress.js", "indexes/once.js", "indexes/capacity.js"]
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[IndexDefinition]:
         newest = IndexBuild.objects.filter(definition=OuterRef("pk")).order_by("-number")
@@ -174,6 +177,7 @@ class IndexDefinitionAdmin(ModelAdmin):
         context = dict(extra_context or {})
         if object_id and (definition := self.get_object(request, object_id)):
             context |= self._panel(request, definition)
+        context["capacity_url"] = self._capacity_url(request, object_id)
         return super().changeform_view(request, object_id, form_url, context)
 
     def build_view(self, request: HttpRequest, object_id: str) -> HttpResponse:
@@ -238,6 +242,12 @@ class IndexDefinitionAdmin(ModelAdmin):
             source=definition.source,
             sample=sample(spec.catalog, spec.fields),
         )
+
+    def _capacity_url(self, request: HttpRequest, object_id: str | None) -> str:
+        # Who may only look has no form that the planner could follow.
+        may_edit = self.has_change_permission(request) or self.has_add_permission(request)
+        url = reverse("admin:indexes_indexdefinition_capacity")
+        return f"{url}?index={object_id or ''}" if may_edit else ""
 
     def _panel(self, request: HttpRequest, definition: IndexDefinition) -> dict[str, Any]:
         may_build = self.has_change_permission(request, definition)

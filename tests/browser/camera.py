@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 WIDE: ViewportSize = {"width": 1280, "height": 900}
 NARROW: ViewportSize = {"width": 400, "height": 860}
-SHORTEST, TALLEST = 480, 1600
+SHORTEST, TALLEST = 640, 1600
 
 
 @dataclass(frozen=True)

@@ -99,7 +99,10 @@ def test_gates_are_shown_with_figure_threshold_and_detail(admin_client, definiti
     )
     page = admin_client.get(address("indexbuild_change", build))
     said = text_of(page)
-    assert "Self retrieval Failed 0.812 0.900 81 of 100 items are found by their own text." in said
+    assert (
+        "Items found by their own text Failed 0.812 0.900 81 of 100 items are found by their own text."
+        in said
+    )
     assert re.search(r"Details Missed Id Text sku-1 <b>Cream</b> Sampled: 100", said)
     assert "<b>Cream</b>" not in page.content.decode()
 
@@ -111,10 +114,11 @@ def test_gates_appear_while_they_are_measured(admin_client, new_definition):
     IndexBuild.objects.filter(pk=build.pk).update(status=Status.VALIDATING)
     assert "The first gate is being measured." in text_of(admin_client.get(page))
     GateResult.objects.create(
-        build=build, gate="items", outcome=GateResult.Outcome.PASSED, message="8 of 8 items."
+        build=build, gate="source", outcome=GateResult.Outcome.PASSED, message="8 of 8 items."
     )
     response = admin_client.get(page)
-    assert "Items Passed – – 8 of 8 items." in text_of(response)
+    assert "Items against the source Passed – – 8 of 8 items." in text_of(response)
+    assert "Gates: 1 of 8 measured" in text_of(response)
     assert 'data-running="1"' in response.content.decode()
 
 

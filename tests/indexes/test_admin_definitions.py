@@ -5,7 +5,7 @@ import re
 from indexes import builds, cutover, valkey
 from indexes.models import IndexBuild, IndexDefinition
 from surfaces.models import Surface
-from tests.indexes.admin_pages import FEW, address, built
+from tests.indexes.admin_pages import FEW, address, built, staff
 from tests.pages import text_of
 
 Status = IndexBuild.Status
@@ -134,3 +134,33 @@ def test_an_index_that_a_surface_names_cannot_be_deleted(admin_client, definitio
     assert "Home row" in text_of(admin_client.get(page))
     admin_client.post(page, {"post": "yes"})
     assert IndexDefinition.objects.filter(pk=definition.pk).exists()
+
+
+def test_a_build_that_has_the_changes_is_named(admin_client, new_definition):
+    definition = new_definition(FEW)
+    built(definition)
+    IndexDefinition.objects.update(ef_construction=80, promotion="manual")
+    panel = address("indexdefinition_panel", definition)
+    said = text_of(admin_client.get(panel))
+    assert "EF_CONSTRUCTION. Build the index for it to take effect." in said
+    built(definition)
+    assert "EF_CONSTRUCTION. products-v2 is made with it." in text_of(admin_client.get(panel))
+
+
+def test_the_planner_follows_the_form_of_whoever_may_edit(admin_client, definition):
+    planner = f"{address('indexdefinition_capacity')}?index="
+    for page, named in (
+        (address("indexdefinition_change", definition), str(definition.pk)),
+        (address("indexdefinition_add"), ""),
+    ):
+        assert f'data-rp-capacity="{planner}{named}"' in admin_client.get(page).content.decode()
+    said = staff("viewer").get(address("indexdefinition_change", definition)).content.decode()
+    assert "data-rp-capacity" not in said
+
+
+def test_limits_are_warned_of_on_the_page(admin_client, new_definition):
+    fields = [{"name": f"f{n}", "type": "tag"} for n in range(60)]
+    said = text_of(
+        admin_client.get(address("indexdefinition_change", new_definition(FEW, fields=fields)))
+    )
+    assert "61 fields with the vector" in said

@@ -203,7 +203,10 @@ def test_a_blocked_build_needs_a_reason_to_go_live(admin_client, two):
 
     page = address("indexbuild_override", ready)
     said = text_of(admin_client.get(page))
-    assert "Overlap Failed 0.200 0.500 2 of 10 first items stay." in said
+    assert (
+        "First items shared with the live build Failed 0.200 0.500 2 of 10 first items stay."
+        in said
+    )
     for reason in ("", "   "):
         assert "required" in text_of(admin_client.post(page, {"why": reason}))
     assert live_label(ready) == "products-v1"
