@@ -140,12 +140,15 @@ class HashWriter:
                 self._state.notify()
 
     def _write(self, batch: list[_Keyed]) -> None:
+        most = self._commands
+        if len(batch) > most:
+            for start in range(0, len(batch), most):
+                self._write(batch[start : start + most])
+            return
         try:
             write(lambda servers: servers.pipeline(batch), self._timeout_s, repeatable=True)
         except SearchTimeout:
             if len(batch) == 1 or self._stopped.is_set():
                 raise
-            half = len(batch) // 2
-            self._commands = min(self._commands, half)
-            self._write(batch[:half])
-            self._write(batch[half:])
+            self._commands = min(self._commands, len(batch) // 2)
+            self._write(batch)

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections import Counter
 from itertools import islice
 
-from django.db.models import Count, Min
-
 from indexes.catalog import read_rows
 from indexes.commands import IndexState
 from indexes.embedding import embed_passages
@@ -54,10 +52,11 @@ def check_source(build: IndexBuild) -> bytes | None:
     """Raise unless the catalog has a row that becomes an item, and the endpoint embeds its text.
 
     Return the probe vector. Where vectors are taken over from another build, the endpoint
-    is not called and its probe is that build's.
+    is not called and its probe is that build's; nor is it called where the row brings its
+    own vector, and there is no probe then.
     """
     spec = build.to_spec()
-    maker = ItemMaker(spec.catalog, spec.fields)
+    maker = ItemMaker.of(spec)
     rejected: list[tuple[int, RowError]] = []
     for row in islice(read_rows(spec.catalog), SAMPLE_ROWS):
         try:
@@ -69,6 +68,8 @@ def check_source(build: IndexBuild) -> bytes | None:
         else:
             if build.vectors_from is not None:
                 return bytes(build.vectors_from.probe) if build.vectors_from.probe else None
+            if item.vector is not None:
+                return None
             _, probe = embed_passages(spec.endpoint, [item.text, PROBE_TEXT])
             return encode_vector(probe)
     if not rejected:
@@ -93,13 +94,13 @@ def check_loaded(build: IndexBuild) -> None:
     most = build.definition.max_rejected_percent
     if build.written and percent <= most:
         return
-    reasons = build.rejected_rows.values("reason").annotate(rows=Count("id"), first=Min("row"))
-    worst = reasons.order_by("-rows")[0]
-    example = build.rejected_rows.get(row=worst["first"])
+    reason, times = Counter(build.rejected_reasons).most_common(1)[0]
+    example = build.rejected_rows.filter(reason=reason).first()
+    # The first of a reason may be beyond the rows that are kept.
+    said = f"{example.message} (row {example.row})." if example else f"{reason}."
     raise BuildError(
-        f"{build.rejected:,} of {rows:,} rows were rejected ({percent:.0f} %); "
-        f"at most {most} % may be. Most often: {example.message} "
-        f"(row {example.row}). {_advice(example.reason)}"
+        f"{build.rejected:,} of {rows:,} rows were rejected ({percent:.0f} %); at most {most} % "
+        f"may be. Most often ({times:,} rows): {said} {_advice(reason)}"
     )
 
 
@@ -128,6 +129,14 @@ def _advice(reason: str) -> str:
             return 'Correct "text template" of the catalog source.'
         case "duplicate_id":
             return 'Choose an "id field" of the catalog source that is different in each row.'
+        case "bad_vector":
+            return 'Correct "vector field" of the catalog source, or the vectors in the catalog.'
+        case "bad_version":
+            return 'Correct "version field" of the catalog source: numbers or ISO dates.'
+        case "text_refused":
+            return 'Shorten "text template" of the catalog source, or correct the endpoint.'
+        case "long_tag":
+            return "Make the field a text or a stored one: no filter can name a tag so long."
         case "bad_numeric" | "bad_tag" | "bad_text" | "bad_stored":
             return "Correct the field's type or source path in the index, or the catalog."
     return 'Correct the file, or "format" of the catalog source.'

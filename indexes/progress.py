@@ -12,17 +12,28 @@ Status = IndexBuild.Status
 PATIENCE = timedelta(seconds=15)
 # Longer than a worker is silent when it waits for an endpoint that is down.
 SILENCE = timedelta(seconds=90)
+# Columns of the bar in a terminal.
+BAR = 24
 
 
 @dataclass(frozen=True)
 class Progress:
-    """A build at one moment. ``fraction`` is None where the number of rows is not known."""
+    """A build at one moment: ``rate`` in rows a second, ``fraction`` None where the rows are not counted.
+
+    ``embedded``, ``reused`` and ``given`` say where vectors came from.
+    """
 
     status: str
     running: bool
     fraction: float | None
     rows: int
     total_rows: int | None
+    embedded: int
+    reused: int
+    given: int
+    written: int
+    indexed: int
+    rejected: int
     rate: float | None
     seconds_left: float | None
     elapsed: timedelta | None
@@ -32,6 +43,11 @@ class Progress:
     def percent(self) -> int | None:
         return None if self.fraction is None else int(self.fraction * 100)
 
+    def counts(self) -> list[tuple[str, int]]:
+        """Return what became of the rows, each a word and its number."""
+        names = ("embedded", "reused", "given", "written", "indexed", "rejected")
+        return [(name, getattr(self, name)) for name in names]
+
     def line(self) -> str:
         """Return it as one line for a terminal."""
         parts = [self.status]
@@ -40,11 +56,25 @@ class Progress:
         if self.rows:
             of = f" of {self.total_rows:,}" if self.total_rows else ""
             parts.append(f"{self.rows:,}{of} rows")
+        counts = dict(self.counts())
+        if self.indexed == self.written:
+            # The engines index while they take a write, so that this is the rule.
+            del counts["indexed"]
+        parts += [f"{count:,} {name}" for name, count in counts.items() if count]
         if self.rate:
             parts.append(f"{self.rate:,.0f} rows/s")
         if self.seconds_left:
             parts.append(f"{duration(self.seconds_left)} left")
         return " · ".join(filter(None, [*parts, self.hint]))
+
+    def bar(self, columns: int) -> str:
+        """Return it as one line of so many columns, with a bar."""
+        line = self.line()
+        if self.fraction is not None:
+            done = int(self.fraction * BAR)
+            line = f"{'█' * done}{'░' * (BAR - done)} {line}"
+        # A line that wraps would not be drawn over.
+        return line if len(line) < columns else f"{line[: columns - 2]}…"
 
 
 def of(build: IndexBuild, now: datetime) -> Progress:
@@ -63,6 +93,12 @@ def of(build: IndexBuild, now: datetime) -> Progress:
         fraction=_fraction(build, rows),
         rows=rows,
         total_rows=build.total_rows,
+        embedded=build.embedded,
+        reused=build.reused,
+        given=build.given,
+        written=build.written,
+        indexed=build.indexed,
+        rejected=build.rejected,
         rate=rate,
         seconds_left=left,
         elapsed=ended - build.created_at if ended else None,

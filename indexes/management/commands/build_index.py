@@ -1,7 +1,8 @@
-"""Build an index and wait until it is live: the same door as the admin's button."""
+"""Build an index and wait until it is live, or ready for a person: the same door as the admin's button."""
 
 from __future__ import annotations
 
+import shutil
 import time
 from argparse import ArgumentParser
 from typing import Any
@@ -19,7 +20,10 @@ INLINE_TURN = 2.0
 
 
 class Command(BaseCommand):
-    help = "Build an index and make it live. Exits 1 with the reason when the build fails."
+    help = (
+        "Build an index and make it live, or ready where a person decides. "
+        "Exits 1 with the reason when the build fails, is cancelled or is held back by a gate."
+    )
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         parser.add_argument("slug", help="Slug of the index definition.")
@@ -42,32 +46,46 @@ class Command(BaseCommand):
         except KeyboardInterrupt:
             going_on = "stops here" if inline else "goes on in the worker"
             raise CommandError(f"{build.label} {going_on}.", returncode=130) from None
-        if build.status != IndexBuild.Status.LIVE:
+        self._tell(build)
+
+    def _tell(self, build: IndexBuild) -> None:
+        """Say how the build ended. Raises CommandError where it is neither live nor ready to be."""
+        blocked = build.verdict == IndexBuild.Verdict.BLOCKED
+        if build.status == IndexBuild.Status.LIVE:
+            end = "is live"
+        elif build.status == IndexBuild.Status.READY and not blocked:
+            end = "is ready"
+        else:
+            why = build.error or build.notice
             raise CommandError(
-                f"{build.label} is {build.get_status_display().lower()}. {build.error}".strip()
+                f"{build.label} is {build.get_status_display().lower()}. {why}".strip()
             )
         rejected = f", {build.rejected:,} rows rejected" if build.rejected else ""
         self.stdout.write(
-            self.style.SUCCESS(f"{build.label} is live: {build.indexed:,} items{rejected}.")
+            self.style.SUCCESS(f"{build.label} {end}: {build.indexed:,} items{rejected}.")
         )
+        if build.status == IndexBuild.Status.READY:
+            self.stdout.write(f"{build.notice} Make it live on its page in the admin.".strip())
 
     def _follow(self, build: IndexBuild, inline: bool) -> None:
         """Show the progress until the build has ended; where inline, do its work in between."""
         shown = ""
+        bar = self.stdout.isatty()
         while build.is_running:
             wait = builds.run(build.pk, seconds=INLINE_TURN) if inline else None
             build.refresh_from_db()
-            line = progress.of(build, timezone.now()).line()
+            now = progress.of(build, timezone.now())
+            line = now.bar(shutil.get_terminal_size().columns) if bar else now.line()
             if line != shown:
-                self._show(line)
+                self._show(line, over=bar)
                 shown = line
             if build.is_running:
                 time.sleep(POLL if wait is None else wait)
-        if self.stdout.isatty():
+        if bar:
             self.stdout.write("")
 
-    def _show(self, line: str) -> None:
-        if self.stdout.isatty():
+    def _show(self, line: str, *, over: bool) -> None:
+        if over:
             self.stdout.write(f"\r\033[K{line}", ending="")
             self.stdout.flush()
         else:
