@@ -32,7 +32,6 @@ from indexes.schema import IndexSpec
 log = structlog.get_logger(__name__)
 Status = IndexBuild.Status
 
-MOST_ITEMS: Final = 1000
 # Each round embeds what the one before lacked. More than two take builds that come meanwhile.
 ROUNDS: Final = 5
 

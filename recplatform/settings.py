@@ -166,7 +166,10 @@ SPECTACULAR_SETTINGS: dict[str, Any] = {
     "SWAGGER_UI_SETTINGS": {"persistAuthorization": True, "tryItOutEnabled": True},
     "REDOC_DIST": "SIDECAR",
     "SCHEMA_PATH_PREFIX": r"/api/v1",
-    "TAGS": [{"name": "recommendations", "description": "Items for the surfaces of a storefront."}],
+    "TAGS": [
+        {"name": "recommendations", "description": "Items for the surfaces of a storefront."},
+        {"name": "items", "description": "Changes of single items between two builds of an index."},
+    ],
 }
 
 # --- Logging --------------------------------------------------------------

@@ -6,19 +6,23 @@ from collections.abc import Iterable
 from django.db import transaction
 from django.utils import timezone
 
+from indexes.models import IndexDefinition
 from surfaces import snapshot
 from surfaces.digest import digest
 from surfaces.models import ApiKey, Surface
 
-__all__ = ["digest", "issue", "rename", "rescope", "revoke"]
+__all__ = ["allow_indexes", "digest", "issue", "rename", "rescope", "revoke"]
 
 PREFIX = "rp_"
 
 
-def issue(name: str, surfaces: Iterable[Surface] = ()) -> tuple[ApiKey, str]:
+def issue(
+    name: str, surfaces: Iterable[Surface] = (), indexes: Iterable[IndexDefinition] = ()
+) -> tuple[ApiKey, str]:
     """Make a key for these surfaces (none: for every surface) and return it with its plaintext.
 
-    The plaintext is nowhere stored: show it once.
+    It may change the items of these indexes (none: of none). The plaintext is nowhere stored:
+    show it once.
     """
     plaintext = PREFIX + secrets.token_urlsafe(32)
     with transaction.atomic():
@@ -26,6 +30,7 @@ def issue(name: str, surfaces: Iterable[Surface] = ()) -> tuple[ApiKey, str]:
             name=name, prefix=plaintext[: len(PREFIX) + 6], digest=digest(plaintext)
         )
         rescope(key, surfaces)
+        allow_indexes(key, indexes)
     return key, plaintext
 
 
@@ -45,6 +50,13 @@ def rescope(key: ApiKey, surfaces: Iterable[Surface]) -> None:
         # After the line above, which marks the key as scoped.
         key.scoped = bool(chosen)
         key.save(update_fields=["scoped"])
+        snapshot.changed()
+
+
+def allow_indexes(key: ApiKey, indexes: Iterable[IndexDefinition]) -> None:
+    """Let the key change the items of exactly these indexes."""
+    with transaction.atomic():
+        key.indexes.set(indexes)
         snapshot.changed()
 
 

@@ -20,6 +20,7 @@ def connect() -> None:
     """Listen, and give this process's registry what it may not import itself."""
     live_build_changed.connect(on_live_build, dispatch_uid="surfaces")
     m2m_changed.connect(on_key_surfaces, sender=ApiKey.surfaces.through, dispatch_uid="surfaces")
+    m2m_changed.connect(on_key_indexes, sender=ApiKey.indexes.through, dispatch_uid="surfaces")
     for model in (Surface, ApiKey):
         post_delete.connect(on_delete, sender=model, dispatch_uid="surfaces")
     registry.loader = snapshot.read
@@ -45,6 +46,13 @@ def on_key_surfaces(
             keys = {instance.pk} if isinstance(instance, ApiKey) else pk_set or set()
             ApiKey.objects.filter(pk__in=keys).update(scoped=True)
         snapshot.changed()
+
+
+def on_key_indexes(*, action: str, **_: Any) -> None:
+    """Tell every process which indexes a key may change."""
+    if action.startswith("post_"):
+        with transaction.atomic():
+            snapshot.changed()
 
 
 def on_delete(**_: Any) -> None:

@@ -7,6 +7,7 @@ and a scrape of any of them gives the sum; without it a scrape gives one process
 import math
 import os
 import time
+from collections.abc import Mapping
 
 from prometheus_client import (
     CONTENT_TYPE_LATEST,
@@ -23,6 +24,8 @@ from surfaces.contracts import RecommendResponse
 
 # Around the deadlines that surfaces have: 100 ms by default, rarely above a second.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.02, 0.035, 0.05, 0.075, 0.1, 0.15, 0.25, 0.5, 1, 2.5, 10)
+# A thousand new texts are embedded in seconds.
+ITEM_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 20)
 # Timings that are no stage.
 NOT_STAGES = {"total"}
 
@@ -49,6 +52,20 @@ FALLBACKS = Counter(
     "recplatform_fallbacks",
     "Answers that a fallback gave.",
     ["surface", "variant", "level", "reason"],
+)
+ITEM_CALLS = Counter(
+    "recplatform_item_calls", "Calls that change items, by how they ended.", ["index", "outcome"]
+)
+ITEM_CALL_SECONDS = Histogram(
+    "recplatform_item_call_seconds",
+    "Time of calls that change items and were answered.",
+    ["index"],
+    buckets=ITEM_BUCKETS,
+)
+ITEMS = Counter(
+    "recplatform_items",
+    "Items of calls that change them, by what became of them.",
+    ["index", "result"],
 )
 PLANS_VERSION = Gauge(
     "recplatform_plans_version",
@@ -79,6 +96,16 @@ def observe(
     if response.fallback is not None:
         fallback = response.fallback
         FALLBACKS.labels(surface, variant, fallback.level, fallback.reason).inc()
+
+
+def observe_items(index: str, outcome: str, seconds: float, counts: Mapping[str, int]) -> None:
+    """Count one call that changes items, and the items; an index that is none is counted as ``""``."""
+    ITEM_CALLS.labels(index, outcome).inc()
+    if outcome != "ok":
+        return
+    ITEM_CALL_SECONDS.labels(index).observe(seconds)
+    for result, items in counts.items():
+        ITEMS.labels(index, result).inc(items)
 
 
 def plans_checked(version: int, age_s: float = 0.0) -> None:

@@ -214,16 +214,17 @@ def _surfaces() -> dict[str, PublishedSurface]:
 
 def _keys() -> dict[str, KeyScope]:
     published = Prefetch("surfaces", Surface.objects.select_related("live_revision"))
-    keys = ApiKey.objects.filter(revoked_at=None).prefetch_related(published)
+    keys = ApiKey.objects.filter(revoked_at=None).prefetch_related(published, "indexes")
     return {key.digest: _scope(key) for key in keys}
 
 
 def _scope(key: ApiKey) -> KeyScope:
+    indexes = tuple(sorted(index.slug for index in key.indexes.all()))
     surfaces = list(key.surfaces.all())
     if not key.scoped and not surfaces:
-        return KeyScope(name=key.name)
+        return KeyScope(name=key.name, indexes=indexes)
     slugs = {slug for surface in surfaces if (slug := _published_slug(surface))}
-    return KeyScope(name=key.name, surfaces=tuple(sorted(slugs)))
+    return KeyScope(name=key.name, surfaces=tuple(sorted(slugs)), indexes=indexes)
 
 
 def _published_slug(surface: Surface) -> str:

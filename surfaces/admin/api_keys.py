@@ -23,13 +23,13 @@ ACTIVE, REVOKED = "Active", "Revoked"
 
 @admin.register(ApiKey)
 class ApiKeyAdmin(ModelAdmin):
-    list_display = ["name", "prefix_shown", "state", "scope", "created_at"]
+    list_display = ["name", "prefix_shown", "state", "scope", "may_change", "created_at"]
     search_fields = ["name", "prefix"]
-    fields = ["name", "surfaces"]
+    fields = ["name", "surfaces", "indexes"]
     actions_detail = ["revoke"]
 
     def get_queryset(self, request: HttpRequest) -> Any:
-        return super().get_queryset(request).prefetch_related("surfaces")
+        return super().get_queryset(request).prefetch_related("surfaces", "indexes")
 
     def formfield_for_dbfield(
         self, db_field: ModelField[Any, Any], request: HttpRequest, **kwargs: Any
@@ -37,6 +37,8 @@ class ApiKeyAdmin(ModelAdmin):
         field: forms.Field | None = super().formfield_for_dbfield(db_field, request, **kwargs)
         if db_field.name == "surfaces" and field is not None:
             tick_boxes(field, "None ticked: every surface.")
+        if db_field.name == "indexes" and field is not None:
+            tick_boxes(field, "Whose items it may put and delete. None ticked: of no index.")
         return field
 
     def changeform_view(
@@ -57,7 +59,8 @@ class ApiKeyAdmin(ModelAdmin):
         if change:
             keys.rename(obj, form.cleaned_data["name"])
             return
-        issued, plaintext = keys.issue(obj.name, form.cleaned_data["surfaces"])
+        chosen = form.cleaned_data["surfaces"], form.cleaned_data["indexes"]
+        issued, plaintext = keys.issue(obj.name, *chosen)
         obj.__dict__.update(issued.__dict__)
         # For response_add alone: the plaintext is nowhere stored.
         obj.plaintext = plaintext  # type: ignore[attr-defined]  # rides on the object of this request
@@ -66,6 +69,8 @@ class ApiKeyAdmin(ModelAdmin):
         # A key whose surfaces are all gone has none ticked: it must not open every surface.
         if change and "surfaces" in form.changed_data:
             keys.rescope(form.instance, form.cleaned_data["surfaces"])
+        if change and "indexes" in form.changed_data:
+            keys.allow_indexes(form.instance, form.cleaned_data["indexes"])
 
     def response_add(
         self, request: HttpRequest, obj: ApiKey, post_url_continue: str | None = None
@@ -102,6 +107,10 @@ class ApiKeyAdmin(ModelAdmin):
         if not obj.scoped:
             return "every surface"
         return ", ".join(surface.slug for surface in obj.surfaces.all()) or "none any more"
+
+    @display(description="Changes items of", empty_value="no index")
+    def may_change(self, obj: ApiKey) -> str | None:
+        return ", ".join(index.slug for index in obj.indexes.all()) or None
 
     @action(
         description="Revoke…",

@@ -75,6 +75,16 @@ def check_scope(scope: KeyScope, slug: str) -> None:
         )
 
 
+def check_index(scope: KeyScope, slug: str) -> None:
+    """Raise the problem of an index whose items the key may not change."""
+    if slug not in scope.indexes:
+        raise ApiProblem(
+            "out_of_scope",
+            f'This key may not change items of the index "{slug}". Add the index to the key '
+            "in the admin.",
+        )
+
+
 def not_ready() -> ApiProblem:
     """Return the problem of a process that has not read what is published."""
     return ApiProblem(

@@ -1,6 +1,7 @@
 """Request bodies and query strings, read with bounds and turned into the contract's types."""
 
 import re
+from collections.abc import Sequence
 from typing import Any, TypeVar, overload
 from urllib.parse import parse_qsl
 
@@ -44,10 +45,10 @@ _SENTENCES = {
 }
 
 
-def read_json(request: HttpRequest) -> Any:
+def read_json(request: HttpRequest, largest: int = LARGEST_BODY) -> Any:
     """Return the JSON value of the body; raise the problem of any other body.
 
-    No more than the largest body is ever held, whatever the length said to come.
+    No more than the ``largest`` body, in bytes, is ever held, whatever the length said to come.
     """
     declared = request.content_type or ""
     if declared != JSON_TYPE:
@@ -56,12 +57,12 @@ def read_json(request: HttpRequest) -> Any:
             f'Send the body as "Content-Type: {JSON_TYPE}", not "{declared[:100]}".',
         )
     try:
-        return orjson.loads(_read(request))
+        return orjson.loads(_read(request, largest))
     except orjson.JSONDecodeError as error:
         raise ApiProblem("malformed_json", f"The body cannot be read as JSON: {error}.") from error
 
 
-def _read(request: HttpRequest) -> bytes:
+def _read(request: HttpRequest, largest: int) -> bytes:
     length = 0
     stream: Any = request
     if "chunked" in request.META.get("HTTP_TRANSFER_ENCODING", "").lower():
@@ -71,16 +72,16 @@ def _read(request: HttpRequest) -> bytes:
         stream = request.META["wsgi.input"]
     else:
         length = _content_length(request)
-    body: bytes = b"" if length > LARGEST_BODY else stream.read(LARGEST_BODY + 1)
-    if length <= LARGEST_BODY and len(body) <= LARGEST_BODY:
+    body: bytes = b"" if length > largest else stream.read(largest + 1)
+    if length <= largest and len(body) <= largest:
         return body
-    if length <= LARGEST_DISCARDED:
-        _discard(stream)
-    raise ApiProblem("too_large", f"Send at most {LARGEST_BODY} bytes.")
+    discarded = max(LARGEST_DISCARDED, 2 * largest)
+    if length <= discarded:
+        _discard(stream, discarded)
+    raise ApiProblem("too_large", f"Send at most {largest} bytes.")
 
 
-def _discard(stream: Any) -> None:
-    left = LARGEST_DISCARDED
+def _discard(stream: Any, left: int) -> None:
     while left > 0 and (piece := stream.read(LARGEST_BODY)):
         left -= len(piece)
 
@@ -129,6 +130,33 @@ def parse_page(value: Any) -> list[Any]:
     if errors:
         raise BadRequest(errors)
     return list(entries or ())
+
+
+def parse_entries(value: Any, members: Sequence[str], most: int) -> list[Any]:
+    """Return the list under the one of ``members`` that a body has; raise BadRequest for any other body.
+
+    What the entries are is not looked at.
+    """
+    known = " or ".join(members)
+    if not isinstance(value, dict):
+        raise BadRequest([FieldError("body", "invalid", "Write a JSON object.")])
+    errors = [
+        FieldError(name, "unknown", f"Unknown field. Known is {known}.")
+        for name in value
+        if name not in members
+    ]
+    given = [name for name in members if value.get(name) is not None]
+    if not given:
+        errors.append(FieldError(members[0], "required", f"This field is needed: give {known}."))
+    errors += [FieldError(name, "invalid", f"Give either {known}, not both.") for name in given[1:]]
+    entries = value[given[0]] if given else []
+    if given and (not isinstance(entries, list) or not entries):
+        errors.append(FieldError(given[0], "invalid", "Write a list with at least one entry."))
+    elif len(entries) > most:
+        errors.append(FieldError(given[0], "too_large", f"Give at most {most:,} entries."))
+    if errors:
+        raise BadRequest(errors)
+    return list(entries)
 
 
 def _field_errors(error: ValidationError, form: type[RecommendRequest]) -> list[FieldError]:

@@ -31,8 +31,8 @@ class ApiKeyScheme(OpenApiAuthenticationExtension):  # type: ignore[no-untyped-c
             "type": "apiKey",
             "in": "header",
             "name": "Authorization",
-            "description": "`Api-Key rp_…`: a key made in the admin, valid for the surfaces "
-            "named there. A call outside them is 403, whether such a surface exists or not; "
+            "description": "`Api-Key rp_…`: a key made in the admin, valid for the surfaces, "
+            "and for changes to items of the indexes, named there. A call outside them is 403, whether such a surface exists or not; "
             "only a key for every surface is told 404.",
         }
 
@@ -62,7 +62,7 @@ _RESPONSE: dict[str, Any] = {
     "fallback": None,
     "timings_ms": {"total": 21.4, "embed": 12.9, "enrich": 8.0, "search": 1.1, "rerank": 0.6},
 }
-_REQUEST_ID = OpenApiParameter(
+REQUEST_ID = OpenApiParameter(
     REQUEST_ID_HEADER,
     OpenApiTypes.STR,
     OpenApiParameter.HEADER,
@@ -74,7 +74,8 @@ _SLUG = OpenApiParameter(
 )
 
 
-def _problems(*codes: str) -> dict[tuple[int, str], OpenApiResponse]:
+def problems(*codes: str) -> dict[tuple[int, str], OpenApiResponse]:
+    """Return the responses that problems of these codes are, by status and content type."""
     by_status: dict[int, list[str]] = {}
     for code in codes:
         by_status.setdefault(CODES[code][0], []).append(code)
@@ -110,7 +111,7 @@ def _example(name: str, value: dict[str, Any], **where: Any) -> OpenApiExample:
 
 _COMMON = ("bad_request", "missing_key", "invalid_key", "internal_error", "not_ready")
 _OF_A_SURFACE = ("out_of_scope", "unknown_surface", "unavailable")
-_OF_A_BODY = ("malformed_json", "length_required", "too_large", "unsupported_media_type")
+OF_A_BODY = ("malformed_json", "length_required", "too_large", "unsupported_media_type")
 _ANSWER = OpenApiResponse(RecommendResponse, description="The surface's answer.")
 _ANSWER_EXAMPLE = _example(
     "answer", _RESPONSE, response_only=True, status_codes=["200"], media_type=JSON
@@ -123,9 +124,9 @@ post_recommendations = extend_schema(
     "A stage that failed is named in `degraded`; where a fallback answered, `fallback` says "
     f"why. The body holds at most 64 KiB of `{JSON}`.",
     tags=["recommendations"],
-    parameters=[_SLUG, _REQUEST_ID],
+    parameters=[_SLUG, REQUEST_ID],
     request={JSON: RecommendRequest},
-    responses={(200, JSON): _ANSWER, **_problems(*_COMMON, *_OF_A_SURFACE, *_OF_A_BODY)},
+    responses={(200, JSON): _ANSWER, **problems(*_COMMON, *_OF_A_SURFACE, *OF_A_BODY)},
     examples=[_example("query", _REQUEST, request_only=True), _ANSWER_EXAMPLE],
 )
 
@@ -148,7 +149,7 @@ get_recommendations = extend_schema(
     tags=["recommendations"],
     parameters=[
         _SLUG,
-        _REQUEST_ID,
+        REQUEST_ID,
         _query("query", "Text to search for."),
         _query("item_ids", "Find items similar to these: `a,b`, or repeated.", many=True),
         _query("user_id", "Who asks."),
@@ -175,7 +176,7 @@ get_recommendations = extend_schema(
     request=None,
     responses={
         (200, JSON): _ANSWER,
-        **_problems(*_COMMON, "malformed_query", *_OF_A_SURFACE),
+        **problems(*_COMMON, "malformed_query", *_OF_A_SURFACE),
     },
     examples=[_ANSWER_EXAMPLE],
 )
@@ -186,11 +187,11 @@ post_page = extend_schema(
     description="Up to 20 requests, answered in their order: each with its surface's answer, "
     "or with the problem that the surface's own address would have answered with.",
     tags=["recommendations"],
-    parameters=[_REQUEST_ID],
+    parameters=[REQUEST_ID],
     request={JSON: PageRequest},
     responses={
         (200, JSON): OpenApiResponse(PageResponse, description="One answer for each request."),
-        **_problems(*_COMMON, *_OF_A_BODY),
+        **problems(*_COMMON, *OF_A_BODY),
     },
     examples=[
         _example(

@@ -34,9 +34,10 @@ CODES: dict[str, tuple[int, str]] = {
     "malformed_query": (400, "The query string cannot be read"),
     "missing_key": (401, "An API key is needed"),
     "invalid_key": (401, "The API key is not valid"),
-    "out_of_scope": (403, "The API key may not call this surface"),
+    "out_of_scope": (403, "The API key may not do this here"),
     "forbidden": (403, "Not allowed"),
     "unknown_surface": (404, "No such surface is published"),
+    "unknown_index": (404, "There is no such index"),
     "not_found": (404, "No such address"),
     "method_not_allowed": (405, "This address does not take this method"),
     "length_required": (411, "The body has no length"),
@@ -44,6 +45,7 @@ CODES: dict[str, tuple[int, str]] = {
     "unsupported_media_type": (415, "The body is not declared as JSON"),
     "internal_error": (500, "The platform failed"),
     "unavailable": (503, "The surface cannot answer now"),
+    "items_unavailable": (503, "Items cannot be changed now"),
     "not_ready": (503, "The platform is starting"),
 }
 
