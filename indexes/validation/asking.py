@@ -11,6 +11,7 @@ from indexes.embedding import embed_query
 from indexes.errors import EmbeddingError
 from indexes.given import Vector
 from indexes.schema import EndpointSpec
+from indexes.throttle import take_turn
 from indexes.validation.bench import Bench
 
 ATTEMPTS: Final = 3
@@ -34,6 +35,7 @@ def ask(
 
 def _asked(endpoint: EndpointSpec, text: str) -> Vector | EmbeddingError:
     for attempt in range(1, ATTEMPTS + 1):
+        time.sleep(take_turn(endpoint))
         try:
             return embed_query(endpoint, text)
         except EmbeddingError as error:

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Final
-
 import numpy as np
 
 from indexes.embedding import embed_passages
 from indexes.items import decode_vector
+from indexes.probe import MIN_COSINE
 from indexes.schema import PROBE_TEXT
 from indexes.validation.bench import Bench
 from indexes.validation.result import Outcome, Result, skipped
-
-# Quantised models and other hardware differ in the third digit, other models in the first.
-ALIKE: Final = 0.9
 
 
 def measure(bench: Bench) -> Result:
@@ -28,14 +24,14 @@ def measure(bench: Bench) -> Result:
     before = decode_vector(bytes(build.probe))
     [now] = embed_passages(bench.own.spec.endpoint, [PROBE_TEXT])
     figure = cosine(before, now)
-    if figure >= ALIKE:
+    if figure >= MIN_COSINE:
         message = "The endpoint embeds a fixed text as it did before the load."
-        return Result(Outcome.PASSED, message, figure, ALIKE)
+        return Result(Outcome.PASSED, message, figure, MIN_COSINE)
     message = (
         "The endpoint embeds a fixed text differently than before the load: its model was "
         "replaced meanwhile. Build again."
     )
-    return Result(Outcome.FAILED, message, figure, ALIKE)
+    return Result(Outcome.FAILED, message, figure, MIN_COSINE)
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:

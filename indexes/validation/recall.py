@@ -31,8 +31,8 @@ EXACT_S: Final = 120.0
 # Searches visit that many items; more would be no approximate search any more.
 LARGEST_EF: Final = 4096
 
-# EF_RUNTIME → recall of each query, and milliseconds of a search at the median.
-Curve = dict[int, tuple[Matrix, float]]
+# EF_RUNTIME → recall and milliseconds of each query.
+Curve = dict[int, tuple[Matrix, Matrix]]
 
 
 def measure(bench: Bench) -> Result:
@@ -115,8 +115,8 @@ def at(
     *,
     count: int,
     on_search: Callable[[], None] = lambda: None,
-) -> tuple[Matrix, float]:
-    """Return the recall of each query at this EF_RUNTIME (10 or more), and the median milliseconds."""
+) -> tuple[Matrix, Matrix]:
+    """Return the recall and the milliseconds of each query at this EF_RUNTIME (10 or more)."""
     tuned = index.model_copy(
         update={"spec": index.spec.model_copy(update={"ef_runtime": ef})},
     )
@@ -129,7 +129,7 @@ def at(
         spent.append(perf_counter() - began)
         recalls.append(exact.recall(hits, neighbours, prefix=index.key_prefix, share=share, k=k))
         on_search()
-    return np.array(recalls, dtype=np.float32), 1000 * float(np.median(spent))
+    return np.array(recalls, dtype=np.float32), np.array(spent, dtype=np.float32) * 1000
 
 
 def _detail(queries: Matrix, truth: Exact, curve: Curve) -> dict[str, Any]:
@@ -140,7 +140,7 @@ def _detail(queries: Matrix, truth: Exact, curve: Curve) -> dict[str, Any]:
             {
                 "ef_runtime": ef,
                 "recall": round(float(curve[ef][0].mean()), 4),
-                "milliseconds": round(curve[ef][1], 2),
+                "milliseconds": round(float(np.median(curve[ef][1])), 2),
             }
             for ef in sorted(curve)
         ],

@@ -22,10 +22,11 @@ from indexes.given import Vector
 from indexes.items import CatalogItem, ItemMaker, content_digest
 from indexes.models import GateResult, IndexBuild
 from indexes.naming import CONTENT_FIELD
+from indexes.probe import MIN_COSINE
 from indexes.validation import exact
 from indexes.validation.asking import ask
 from indexes.validation.bench import SEED, Bench, nearest, stored_vectors
-from indexes.validation.probe import ALIKE, cosine
+from indexes.validation.probe import cosine
 from indexes.validation.result import Outcome, Result, percent, skipped
 
 GATE: Final = "self_retrieval"
@@ -85,7 +86,7 @@ def _as_before(bench: Bench, passed: int) -> bool:
         alike = [cosine(before[item_id], now[item_id]) for item_id in before.keys() & now.keys()]
         if alike:
             # Single items may have another text by now.
-            return float(np.median(alike)) >= ALIKE
+            return float(np.median(alike)) >= MIN_COSINE
     return False
 
 
