@@ -1,0 +1,126 @@
+"""A re-build embeds only what changed, through the whole life of a build: the endpoint's calls are counted."""
+
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+
+from indexes import builds
+from indexes.models import IndexBuild, IndexDefinition, IndexField
+from indexes.schema import PROBE_TEXT, EndpointSpec
+from tests.indexes.containers import Call, Container, answer
+
+Status = IndexBuild.Status
+ITEMS = 600
+ENDPOINT = EndpointSpec(slug="counted", endpoint_name="counted", dimension=16, max_batch=32)
+FIELDS = [{"name": "title", "type": "text"}, {"name": "price", "type": "numeric"}]
+
+
+class Counted:
+    """A model of its own: a random direction for each text, always the same, and the texts it was asked for."""
+
+    def __init__(self, container: Container) -> None:
+        self.container = container
+        self.texts: list[str] = []
+        self._lock = threading.Lock()
+        container.respond = self._answer
+
+    def _answer(self, call: Call) -> Any:
+        texts = call.body["inputs"]
+        texts = [texts] if isinstance(texts, str) else texts
+        with self._lock:
+            self.texts += texts
+        return answer([self._vector(text) for text in texts])
+
+    def _vector(self, text: str) -> list[float]:
+        random = np.random.default_rng(list(text.encode()))
+        return [float(number) for number in random.standard_normal(ENDPOINT.dimension)]
+
+
+@pytest.fixture
+def counted(container: Container) -> Iterator[Counted]:
+    counted = Counted(container)
+    yield counted
+    container.respond = lambda call: answer([])
+
+
+def rows(count: int = ITEMS) -> list[dict[str, Any]]:
+    return [
+        {"id": f"p{n}", "title": f"product {n}", "price": n, "brand": f"brand {n % 7}"}
+        for n in range(1, count + 1)
+    ]
+
+
+@pytest.fixture
+def definition(new_definition: Callable[..., IndexDefinition]) -> IndexDefinition:
+    return new_definition(rows(), endpoint=ENDPOINT, fields=FIELDS, text_template="{title}")
+
+
+def build(definition: IndexDefinition) -> IndexBuild:
+    done = builds.start(definition, enqueue=False)
+    builds.run_to_end(done.pk)
+    done.refresh_from_db()
+    assert done.status == Status.LIVE, (done.error, done.notice)
+    return done
+
+
+def test_a_field_more_costs_no_call(definition, counted):
+    first = build(definition)
+    assert (first.embedded, first.reused) == (ITEMS, 0)
+    assert set(counted.texts) >= {row["title"] for row in rows()}
+
+    counted.texts.clear()
+    counted.container.calls.clear()
+    IndexField.objects.create(definition=definition, name="brand", type="tag", position=9)
+    second = build(definition)
+    assert (second.reused, second.embedded, second.written) == (ITEMS, 0, ITEMS)
+    assert counted.container.calls == []
+    assert second.probe == first.probe
+
+
+def test_one_percent_of_texts_changed_embeds_one_percent(definition, counted, catalog_file):
+    build(definition)
+    counted.texts.clear()
+    changed = rows()
+    for row in changed[::100]:
+        row["title"] = f"changed {row['id']}"
+    for row in changed[50::100]:
+        row["price"] = 0
+    definition.source.uri = str(catalog_file(changed))
+    definition.source.save()
+    second = build(definition)
+    share = ITEMS // 100
+    assert (second.embedded, second.reused) == (share, ITEMS - share)
+    assert sorted(counted.texts) == sorted(row["title"] for row in changed[::100])
+
+
+def test_another_model_embeds_everything_again(definition, counted):
+    build(definition)
+    counted.texts.clear()
+    definition.endpoint.model = "counted@2"
+    definition.endpoint.save()
+    again = builds.start(definition, enqueue=False)
+    builds.run_to_end(again.pk)
+    again.refresh_from_db()
+    # Vectors of another model wait for a person.
+    assert (again.status, again.reused, again.embedded) == (Status.READY, 0, ITEMS)
+    assert set(counted.texts) >= {row["title"] for row in rows()}
+    assert PROBE_TEXT in counted.texts
+
+
+def test_vectors_of_the_source_cost_no_call(new_definition, counted):
+    random = np.random.default_rng(3)
+    content = [
+        {**row, "v": [float(number) for number in random.standard_normal(16)]} for row in rows(200)
+    ]
+    definition = new_definition(content, endpoint=ENDPOINT, fields=FIELDS, text_template="{title}")
+    definition.source.vector_field = "v"
+    definition.source.save()
+    done = builds.start(definition, enqueue=False)
+    builds.run_to_end(done.pk)
+    done.refresh_from_db()
+    assert (done.given, done.embedded, done.written) == (200, 0, 200)
+    assert done.status in (Status.LIVE, Status.READY), done.error
+    assert counted.container.calls == []
