@@ -2,12 +2,15 @@
 
 from typing import Any
 
+from django.conf import settings
 from django.contrib.auth.models import Permission, User
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
-from indexes import builds
+from indexes import builds, valkey
 from indexes.models import IndexBuild, IndexDefinition
+from indexes.naming import index_name, key_prefix
 from tests.fixtures_indexes import PRODUCTS
 
 FEW = PRODUCTS[:8]
@@ -23,6 +26,26 @@ def built(definition: IndexDefinition) -> IndexBuild:
     build = builds.start(definition, enqueue=False)
     builds.run_to_end(build.pk)
     build.refresh_from_db()
+    return build
+
+
+def ready(definition: IndexDefinition, **changes: Any) -> IndexBuild:
+    """Add a build that is ready beside the live one, over an index without items."""
+    number = definition.builds.count() + 1
+    names = (settings.VALKEY_NAMESPACE, definition.slug, number)
+    spec = definition.to_spec()
+    values: dict[str, Any] = {
+        "status": IndexBuild.Status.READY,
+        "verdict": IndexBuild.Verdict.PASSED,
+        "spec": spec.model_dump(mode="json"),
+        "fingerprint": spec.fingerprint,
+        "index_name": index_name(*names),
+        "key_prefix": key_prefix(*names),
+        "finished_at": timezone.now(),
+    }
+    build = IndexBuild.objects.create(definition=definition, number=number, **(values | changes))
+    valkey.drop_index(build.index_name)
+    valkey.create_index(build.index_name, build.key_prefix, spec)
     return build
 
 

@@ -5,7 +5,7 @@ import re
 from indexes import builds, cutover, valkey
 from indexes.models import IndexBuild, IndexDefinition
 from surfaces.models import Surface
-from tests.indexes.admin_pages import FEW, address, built, staff
+from tests.indexes.admin_pages import FEW, address, built, ready, staff
 from tests.pages import text_of
 
 Status = IndexBuild.Status
@@ -69,24 +69,22 @@ def test_both_builds_under_way_show_their_progress(admin_client, new_definition)
     assert re.search(r"products-v2 Waiting .* products-v1 Waiting", said)
 
 
-def test_the_panel_names_the_canary_and_the_way_back(admin_client, new_definition):
-    definition = new_definition(FEW)
+def test_the_panel_names_the_canary_and_the_way_back(admin_client, definition):
     panel = address("indexdefinition_panel", definition)
-    built(definition)
-    second = built(definition)
+    second = ready(definition)
+    cutover.promote(second)
     said = text_of(admin_client.get(panel))
     assert "The way back leads to products-v1, which is kept until" in said
     assert "Roll back…" in said
     assert "Stop canary…" not in said
 
-    IndexDefinition.objects.update(promotion=IndexDefinition.Promotion.MANUAL)
-    third = built(definition)
+    third = ready(definition)
     assert "products-v3 Ready" in text_of(admin_client.get(panel))
     cutover.start_canary(third, 15)
     said = text_of(admin_client.get(panel))
     assert "products-v3 answers 15 % of the traffic." in said
     assert "Stop canary…" in said
-    assert f"{second.label} is searched: 8 items" in said
+    assert f"{second.label} is searched: 0 items" in said
 
 
 def test_an_index_that_was_never_built_says_what_its_surfaces_do(admin_client, new_definition):
@@ -136,15 +134,14 @@ def test_an_index_that_a_surface_names_cannot_be_deleted(admin_client, definitio
     assert IndexDefinition.objects.filter(pk=definition.pk).exists()
 
 
-def test_a_build_that_has_the_changes_is_named(admin_client, new_definition):
-    definition = new_definition(FEW)
-    built(definition)
-    IndexDefinition.objects.update(ef_construction=80, promotion="manual")
+def test_a_build_that_has_the_changes_is_named(admin_client, definition):
+    definition.ef_construction = 80
+    definition.save()
     panel = address("indexdefinition_panel", definition)
     said = text_of(admin_client.get(panel))
-    assert "EF_CONSTRUCTION. Build the index for it to take effect." in said
-    built(definition)
-    assert "EF_CONSTRUCTION. products-v2 is made with it." in text_of(admin_client.get(panel))
+    assert re.search(r"Changed since .* EF_CONSTRUCTION.*\. Build the index for it", said)
+    ready(definition)
+    assert re.search(r"EF_CONSTRUCTION.*\. products-v2 is made", text_of(admin_client.get(panel)))
 
 
 def test_the_planner_follows_the_form_of_whoever_may_edit(admin_client, definition):
