@@ -66,11 +66,10 @@ class RowReader:
 
     def id_in(self, entry: Any) -> str | None:
         """Return the id of an entry that is refused, where it can be read."""
-        value = entry
-        if isinstance(entry, Mapping):
-            value = lookup(entry, self._spec.catalog.id_field) or entry.get("id")
+        if not isinstance(entry, Mapping):
+            return None
         try:
-            return read_id(value, "id")
+            return read_id(lookup(entry, self._spec.catalog.id_field) or entry.get("id"), "id")
         except RowError:
             return None
 

@@ -7,13 +7,17 @@ import yaml
 from django.conf import settings
 from django.core.management import call_command
 from drf_spectacular.validation import validate_schema
+from pydantic import BaseModel
 
+from surfaces.api.items_contract import ItemsOutcome, ItemsToDelete, ItemsToPut
 from surfaces.api.problems import CODES
 from surfaces.contracts import RecommendRequest
 from tests.surfaces.api.conftest import Api
 
 SURFACE = "/api/v1/surfaces/{slug}/recommendations"
 PAGE = "/api/v1/recommendations"
+ITEMS = "/api/v1/indexes/{slug}/items"
+DELETE = "/api/v1/indexes/{slug}/items/delete"
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +32,12 @@ def schema() -> dict[str, Any]:
 def test_every_call_is_documented(schema: dict[str, Any]):
     documented = {path: set(methods) for path, methods in schema["paths"].items()}
 
-    assert documented == {SURFACE: {"get", "post"}, PAGE: {"post"}}
+    assert documented == {
+        SURFACE: {"get", "post"},
+        PAGE: {"post"},
+        ITEMS: {"put"},
+        DELETE: {"post"},
+    }
 
 
 def test_every_call_needs_the_key(schema: dict[str, Any]):
@@ -81,6 +90,21 @@ def test_the_examples_of_requests_are_valid_requests(schema: dict[str, Any]):
     body = schema["paths"][SURFACE]["post"]["requestBody"]["content"]["application/json"]
     for example in body["examples"].values():
         RecommendRequest.model_validate(example["value"], strict=True)
+
+
+@pytest.mark.parametrize(
+    ("path", "method", "model"), [(ITEMS, "put", ItemsToPut), (DELETE, "post", ItemsToDelete)]
+)
+def test_the_examples_of_changes_are_valid(
+    schema: dict[str, Any], path: str, method: str, model: type[BaseModel]
+):
+    operation = schema["paths"][path][method]
+    body = operation["requestBody"]["content"]["application/json"]
+    assert body["schema"]["$ref"].endswith(f"/{model.__name__}")
+    for example in body["examples"].values():
+        model.model_validate(example["value"])
+    [outcome] = operation["responses"]["200"]["content"]["application/json"]["examples"].values()
+    ItemsOutcome.model_validate(outcome["value"], strict=True)
 
 
 def test_get_takes_every_field_of_the_contract(schema: dict[str, Any]):
