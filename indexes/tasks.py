@@ -4,7 +4,7 @@ from typing import Any
 
 from celery import shared_task
 
-from indexes import builds, cutover, removal
+from indexes import builds, changes, cutover, removal
 
 
 @shared_task
@@ -39,3 +39,9 @@ def remove_orphan(
 def retire_expired_builds() -> list[str]:
     """Give up the builds that are kept for a roll back no longer."""
     return cutover.retire_expired()
+
+
+@shared_task
+def prune_item_changes() -> int:
+    """Forget the changes of items that every build has from its source by now."""
+    return changes.prune()

@@ -26,6 +26,10 @@ app.conf.beat_schedule = {
         "task": "indexes.tasks.resume_stalled_builds",
         "schedule": timedelta(seconds=30),
     },
+    "prune-item-changes": {
+        "task": "indexes.tasks.prune_item_changes",
+        "schedule": timedelta(hours=1),
+    },
     "retire-expired-builds": {
         "task": "indexes.tasks.retire_expired_builds",
         "schedule": timedelta(minutes=10),

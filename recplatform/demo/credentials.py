@@ -9,6 +9,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from pydantic import BaseModel, ValidationError
 
+from indexes.models import IndexDefinition
 from surfaces import keys
 from surfaces.digest import digest
 from surfaces.models import ApiKey
@@ -25,13 +26,18 @@ class Credentials(BaseModel):
     api_key: str
 
 
-def ensure(path: Path) -> Credentials:
-    """Return logins that work now: those kept at ``path`` as far as the database knows them."""
+def ensure(path: Path, index: IndexDefinition | None = None) -> Credentials:
+    """Return logins that work now: those kept at ``path`` as far as the database knows them.
+
+    The key may change the items of ``index``.
+    """
     kept = read(path)
     credentials = Credentials(
         admin_password=_password(kept.admin_password if kept else ""),
         api_key=_api_key(kept.api_key if kept else ""),
     )
+    if index is not None:
+        _allow(credentials.api_key, index)
     if credentials != kept:
         _write(path, credentials)
     return credentials
@@ -65,6 +71,12 @@ def _api_key(kept: str) -> str:
     for stale in ApiKey.objects.filter(name=KEY_NAME, revoked_at=None):
         keys.revoke(stale)
     return keys.issue(KEY_NAME)[1]
+
+
+def _allow(api_key: str, index: IndexDefinition) -> None:
+    key = ApiKey.objects.get(digest=digest(api_key))
+    if not key.indexes.contains(index):
+        keys.allow_indexes(key, [*key.indexes.all(), index])
 
 
 def _write(path: Path, credentials: Credentials) -> None:

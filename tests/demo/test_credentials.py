@@ -6,7 +6,7 @@ import pytest
 from django.contrib.auth import authenticate, get_user_model
 
 from recplatform.demo import credentials
-from surfaces import keys
+from surfaces import keys, snapshot
 from surfaces.digest import digest
 from surfaces.models import ApiKey
 
@@ -27,6 +27,13 @@ def test_the_logins_work_and_are_kept_for_the_owner_only(path):
     assert user.is_superuser
     assert ApiKey.objects.filter(digest=digest(made.api_key), revoked_at=None).exists()
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_the_key_may_change_items_of_the_demo(path, definition):
+    api_key = credentials.ensure(path, definition).api_key
+    credentials.ensure(path, definition)
+
+    assert snapshot.build().keys[digest(api_key)].indexes == (definition.slug,)
 
 
 def test_a_second_run_gives_the_same(path):

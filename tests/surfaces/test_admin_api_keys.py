@@ -68,6 +68,19 @@ def test_the_surfaces_of_a_key_can_be_changed(admin_client, surface, key):
     assert not key.scoped
 
 
+def test_the_indexes_of_a_key_are_chosen(admin_client, definition):
+    page = admin_client.get(reverse(ADD)).content.decode()
+    assert "None ticked: of no index." in page
+    admin_client.post(reverse(ADD), {"name": "Feed", "indexes": [definition.pk]})
+    key = ApiKey.objects.get()
+    assert list(key.indexes.all()) == [definition]
+    assert not key.scoped
+    assert definition.slug in admin_client.get(reverse(LIST)).content.decode()
+    admin_client.post(change_url(key), {"name": "Feed"})
+    assert not key.indexes.exists()
+    assert "no index" in admin_client.get(reverse(LIST)).content.decode()
+
+
 def test_a_key_whose_surface_is_gone_does_not_say_every_surface(admin_client, surface, key):
     keys.rescope(key, [surface])
     Surface.objects.all().delete()

@@ -91,6 +91,29 @@ def test_every_change_of_a_key_raises_the_version(surface):
     assert seen == sorted(set(seen))
 
 
+def test_a_key_names_the_indexes_whose_items_it_may_change(definition):
+    key, _ = keys.issue("shop")
+    assert scope(key).indexes == ()
+    keys.allow_indexes(key, [definition])
+    assert scope(key).indexes == (definition.slug,)
+    assert scope(key).surfaces is None
+    keys.allow_indexes(key, [])
+    assert scope(key).indexes == ()
+    assert scope(keys.issue("feed", [], [definition])[0]).indexes == (definition.slug,)
+
+
+def test_every_change_of_its_indexes_raises_the_version(definition):
+    key, _ = keys.issue("shop")
+    seen = [version()]
+    for change in (
+        lambda: key.indexes.add(definition),
+        lambda: keys.allow_indexes(key, []),
+    ):
+        change()
+        seen.append(version())
+    assert seen == sorted(set(seen))
+
+
 def test_a_revoked_key_is_gone_for_good():
     key, plaintext = keys.issue("shop")
     assert keys.digest(plaintext) in snapshot.build().keys

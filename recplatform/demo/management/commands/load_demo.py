@@ -51,7 +51,7 @@ class Command(BaseCommand):
         unpublished = Surface.objects.filter(slug__in=content.SURFACES, live_revision=None)
         for surface in {*written, *unpublished}:
             self._publish(surface)
-        credentials.ensure(options["credentials"])
+        credentials.ensure(options["credentials"], index)
         self.stdout.write(f"logins are in {options['credentials']}")
 
     def _load_stores(self) -> None:
