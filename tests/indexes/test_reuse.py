@@ -1,42 +1,19 @@
 """A re-build embeds only what changed, through the whole life of a build: the endpoint's calls are counted."""
 
-import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import numpy as np
 import pytest
 
 from indexes import builds
 from indexes.models import IndexBuild, IndexDefinition, IndexField
-from indexes.schema import PROBE_TEXT, EndpointSpec
-from tests.indexes.containers import Call, Container, answer
+from indexes.schema import PROBE_TEXT
+from tests.indexes.containers import Container, answer
+from tests.indexes.counted import ENDPOINT, Counted
 
 Status = IndexBuild.Status
 ITEMS = 300
-ENDPOINT = EndpointSpec(slug="counted", endpoint_name="counted", dimension=16, max_batch=32)
 FIELDS = [{"name": "title", "type": "text"}, {"name": "price", "type": "numeric"}]
-
-
-class Counted:
-    """A model of its own: a random direction for each text, always the same, and the texts it was asked for."""
-
-    def __init__(self, container: Container) -> None:
-        self.container = container
-        self.texts: list[str] = []
-        self._lock = threading.Lock()
-        container.respond = self._answer
-
-    def _answer(self, call: Call) -> Any:
-        texts = call.body["inputs"]
-        texts = [texts] if isinstance(texts, str) else texts
-        with self._lock:
-            self.texts += texts
-        return answer([self.vector(text) for text in texts])
-
-    def vector(self, text: str) -> list[float]:
-        random = np.random.default_rng(list(text.encode()))
-        return [float(number) for number in random.standard_normal(ENDPOINT.dimension)]
 
 
 @pytest.fixture
