@@ -17,7 +17,8 @@ from django.db import transaction
 from django.db.models import Max, Q
 from django.utils import timezone
 
-from indexes import batch_transform, catalog, changes, cutover, loading, validation, valkey
+from indexes import batch_transform, catalog, cutover, loading, validation, valkey
+from indexes.catching_up import catch_up
 from indexes.errors import BuildError, IndexesError
 from indexes.lease import Lease, LeaseLost
 from indexes.models import IndexBuild, IndexDefinition
@@ -173,7 +174,8 @@ def _create(lease: Lease) -> None:
     lease.save()
     # Left over from a worker that died here, or from a definition of the same slug.
     valkey.drop_index(build.index_name)
-    valkey.delete_prefix(build.key_prefix)
+    while not valkey.delete_prefix(build.key_prefix, seconds=1):
+        lease.save()
     valkey.create_index(build.index_name, build.key_prefix, spec)
     lease.save(
         status=Status.LOADING,
@@ -199,7 +201,8 @@ def _load(lease: Lease, seconds: float) -> float | None:
         lease.release(setbacks=0, notice="")
         return 0
     check_loaded(build)
-    changes.catch_up(lease, status=Status.INDEXING, setbacks=0, notice="")
+    lease.save(status=Status.INDEXING, setbacks=0, notice="")
+    batch_transform.finish(lease)
     return None
 
 
@@ -225,6 +228,9 @@ def _await_engine(lease: Lease, seconds: float) -> float | None:
 def _validate(lease: Lease, seconds: float) -> float | None:
     """Run the gates; then make the build live, or leave it ready for a person to decide."""
     build = lease.build
+    if build.caught_up_at is None:
+        # Only now that the engine was seen to hold exactly what was loaded.
+        catch_up(lease, setbacks=0, notice="")
     if not validation.run(lease, seconds=seconds):
         lease.release(setbacks=0)
         return 0
@@ -288,7 +294,7 @@ def _tidy_after_loss(build: IndexBuild) -> None:
     """Remove what this worker wrote after its build was cancelled or deleted."""
     status = IndexBuild.objects.filter(pk=build.pk).values_list("status", flat=True).first()
     if status is None:
-        remove_orphan(build.index_name, build.key_prefix)
+        remove_orphan(build.index_name, build.key_prefix, build.batch_job)
     elif status in IndexBuild.OVER:
         remove(build.pk)
 
