@@ -13,6 +13,7 @@ from collections import Counter
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
+from django.conf import settings
 from django.db import transaction
 
 from indexes import catalog, shards, valkey
@@ -25,6 +26,7 @@ from indexes.models import IndexBuild, RejectedRow
 from indexes.naming import ROW_FIELD
 from indexes.passages import Call, PassageCalls
 from indexes.shards import SHARD_ROWS, Numbered, Pace, Shard
+from indexes.valkey_client import confirm_writes, primaries
 from indexes.vectors import Origin, VectorSources
 
 # The lease is renewed about as often.
@@ -93,6 +95,7 @@ def _load(
     lease: Lease, shard: Shard, sources: VectorSources, writer: HashWriter, heart: _Heart
 ) -> None:
     build = lease.build
+    servers = primaries()
     repeated = _set_duplicates_aside(build, shard)
     counts: Counter[Origin] = Counter()
     heart.under_way = len(shard.rejected)
@@ -102,7 +105,10 @@ def _load(
         counts[origin] += 1
         heart.under_way += 1
         heart.beat()
-    _commit(lease, shard, writer.flush(), counts)
+    written = writer.flush()
+    # A shard that is counted is not written again, so a failover must not lose it.
+    confirm_writes(f"{settings.VALKEY_NAMESPACE}:written", since=servers)
+    _commit(lease, shard, written, counts)
     heart.last = time.monotonic()
 
 

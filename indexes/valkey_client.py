@@ -192,12 +192,15 @@ class _Single:
         return True
 
     def confirm(self, key: str) -> bool:
+        # A primary that was demoted refuses it, and a node of a cluster says who took over.
+        command = ("SET", key, "1", "PX", _CONFIRM_MS)
+        self.run(*command)
         replicas = int(self.run("INFO", "replication")["connected_slaves"])
         if not replicas:
             return True
         # Only what the connection itself wrote is waited for: this comes after all of it.
         pipeline = self.client.pipeline(transaction=False)
-        pipeline.execute_command("SET", key, "1", "PX", _CONFIRM_MS)
+        pipeline.execute_command(*command)
         pipeline.execute_command("WAIT", replicas, _CONFIRM_MS)
         _, confirmed = pipeline.execute()
         return bool(confirmed >= replicas)
@@ -287,6 +290,10 @@ def _servers(url: str, cluster: bool) -> _Single | _Cluster:
         "lib_name": None,
         "lib_version": None,
     }
+    if options["connection_class"] is _LimitedTLS and not cluster:
+        # Else any certificate of a known authority would do. The nodes of a cluster may go by
+        # addresses that their certificates do not hold. An option in the URL says otherwise.
+        options["ssl_check_hostname"] = True
     # The client would put its own connection class in for a TLS scheme.
     plain = f"valkey://{rest}"
     if cluster:
@@ -395,13 +402,23 @@ def replica_state(url: str, timeout_s: float = 2.0) -> dict[str, Any]:
     return state
 
 
-def confirm_writes(key: str, timeout_s: float = 5.0) -> bool:
-    """Wait until the replicas, where there are any, have all that was written before.
+def primaries(timeout_s: float = 5.0) -> frozenset[str]:
+    """Return what tells the processes that take writes now: another set after a failover or restart."""
+    replies = read(lambda servers: servers.run_on_all("INFO", "server"), timeout_s, fresh=True)
+    return frozenset(str(reply.get("run_id", "")) for reply in replies)
 
-    What they have outlives a failover. ``key`` is written for a second to tell. False when
-    a replica does not confirm it in time: it is far behind, or being cut off.
+
+def confirm_writes(key: str, *, since: frozenset[str], timeout_s: float = 5.0) -> bool:
+    """Make sure that what was written since ``primaries()`` gave ``since`` outlives a failover.
+
+    Waits until the replicas, where there are any, have it; False when one does not say so in
+    time, as it is far behind or being cut off. ``key`` is written for a second to tell. Raises
+    SearchUnavailable where other processes take writes by now: some of it may be lost.
     """
-    return write(lambda servers: servers.confirm(key), timeout_s, repeatable=True)
+    confirmed = write(lambda servers: servers.confirm(key), timeout_s, repeatable=True)
+    if primaries(timeout_s) != since:
+        raise SearchUnavailable("Another server took over while items were written.")
+    return confirmed
 
 
 def _attempt(choose: Callable[[], Servers], call: Callable[[Servers], T]) -> T:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
 from datetime import UTC, datetime, timedelta
+from ipaddress import IPv4Address
 from pathlib import Path
 
 import pytest
@@ -39,9 +40,9 @@ SPEC = spec_of()
 PATIENCE_S = 3.0
 
 
-def load(name: str, count: int = 5) -> LiveIndex:
+def load(name: str, count: int = 5, prefix: str = "") -> LiveIndex:
     """An index of that name on the server in use, with items 0, 1, 2, …"""
-    live = LiveIndex(label=name, index_name=name, key_prefix=f"{name}:", spec=SPEC)
+    live = LiveIndex(label=name, index_name=name, key_prefix=prefix or f"{name}:", spec=SPEC)
     valkey.create_index(name, live.key_prefix, SPEC)
     valkey.write_hashes(
         (f"{live.key_prefix}{n}", item_hash(SPEC, direction(n), {"price": n, "brand": "acme"}))
@@ -505,6 +506,17 @@ class TestTLS:
             live = load("secured")
             assert nearest(live) == ["0", "1"]
 
+    def test_the_certificate_has_to_name_the_host(self, secured: tuple[str, Path]):
+        address, certificate = secured
+        url = f"{address.replace('127.0.0.1', 'localhost')}?ssl_ca_certs={certificate}"
+        with (
+            override_settings(VALKEY_URL=url, VALKEY_CLUSTER=False),
+            pytest.raises(SearchUnavailable, match="certificate"),
+        ):
+            valkey.index_info("any")
+        with override_settings(VALKEY_URL=f"{url}&ssl_check_hostname=false", VALKEY_CLUSTER=False):
+            assert valkey.ping() is True
+
     def test_a_server_that_nobody_vouches_for(self, secured: tuple[str, Path]):
         address, _ = secured
         with (
@@ -524,6 +536,9 @@ def make_certificate(certificate: Path, chain: Path) -> None:
         .issuer_name(name)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
+        .add_extension(
+            x509.SubjectAlternativeName([x509.IPAddress(IPv4Address("127.0.0.1"))]), critical=False
+        )
         .not_valid_before(now - timedelta(minutes=5))
         .not_valid_after(now + timedelta(days=1))
         .sign(key, hashes.SHA256())
