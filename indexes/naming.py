@@ -13,6 +13,8 @@ TEXT_FIELD = "rp_text"
 CONTENT_FIELD = "rp_content"
 # The version that its row gave, as a number: nothing older is written over it.
 VERSION_FIELD = "rp_version"
+# The refresh that last wrote an item: tells a repeated shard from rows that are unchanged.
+REFRESH_FIELD = "rp_refresh"
 # Catalog fields may not start with it: the platform's own hash fields do.
 RESERVED_PREFIX = "rp_"
 
