@@ -114,14 +114,15 @@ def distances(queries: Matrix, matrix: Matrix, metric: str) -> Matrix:
         differences: Matrix = np.maximum(squares - 2 * (queries @ matrix.T), 0)
         return differences
     if metric == "COSINE":
-        queries, matrix = _unit(queries), _unit(matrix)
+        queries, matrix = unit(queries), unit(matrix)
     return np.asarray(1 - queries @ matrix.T, dtype=np.float32)
 
 
-def _unit(vectors: Matrix) -> Matrix:
+def unit(vectors: Matrix) -> Matrix:
+    """Return the directions of vectors; zeros keep none."""
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
-    unit: Matrix = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
-    return unit
+    directions: Matrix = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
+    return directions
 
 
 def _parts(index: LiveIndex) -> Iterator[tuple[list[bytes], Matrix]]:

@@ -97,17 +97,6 @@ def test_another_model_is_compared_without_asking_either(index, words):
     assert len(texts_of(words.calls)) <= 120 + 1 + 20
 
 
-def test_without_a_threshold_it_is_only_told(index, words):
-    definition = index()
-    built(definition)
-    words.respond = embedder(lambda text: meaning(text, salt="all other"))
-    build = built(definition)
-    result = gate(build, "overlap")
-    if not build.reused:
-        assert result.figure < 0.6
-    assert (result.outcome, result.threshold) == (Outcome.REPORTED, None)
-
-
 def test_nothing_in_common_is_nothing_to_compare(index, catalog_file):
     definition = index(min_overlap=0.5)
     built(definition)

@@ -29,7 +29,7 @@ def hard(make_index):
         m=6,
         ef_construction=40,
     )
-    queries = recall.between_items(items[:100])
+    queries = recall.made_queries(live, {str(n): items[n] for n in range(100)})
     return live, queries, exact.search(live, queries, k=10, seconds=60)
 
 
@@ -55,12 +55,28 @@ def test_the_engine_is_searched_with_just_that_value(hard):
     assert wide.mean() > 0.97
 
 
-def test_the_queries_are_no_items_and_the_same_each_time():
-    items = np.random.default_rng(1).standard_normal((50, 8)).astype(np.float32)
-    queries = recall.between_items(items)
-    np.testing.assert_array_equal(queries, recall.between_items(items))
-    distances = exact.distances(queries, items, "COSINE")
-    assert (distances.min(axis=1) > 1e-3).sum() > 45
+@pytest.mark.parametrize("metric", ["COSINE", "L2", "IP"])
+def test_queries_are_as_far_from_items_as_items_are_from_each_other(metric):
+    items = np.random.default_rng(1).standard_normal((80, 24)).astype(np.float32)
+    between = exact.distances(items, items, "L2" if metric == "L2" else "COSINE")
+    np.fill_diagonal(between, np.inf)
+    queries = recall.between_items(items, items[between.argmin(axis=1)], metric)
+    np.testing.assert_array_equal(
+        queries, recall.between_items(items, items[between.argmin(axis=1)], metric)
+    )
+    apart = exact.distances(queries, items, "L2" if metric == "L2" else "COSINE")
+    usual = np.median(between.min(axis=1))
+    assert np.median(apart.diagonal()) == pytest.approx(usual, rel=0.2)
+
+
+def test_queries_over_crowded_items_lean_to_other_items_alone():
+    middles = np.random.default_rng(2).standard_normal((40, 16)).astype(np.float32)
+    items = np.concatenate([middles, middles])
+    queries = recall.between_items(items, items[(np.arange(80) + 40) % 80], "COSINE")
+    # Each has its double beside it; noise would take it nowhere near as far as leaning does.
+    leaning = (queries - (1 - recall.TOWARDS) * items) / recall.TOWARDS
+    apart = exact.distances(leaning, items, "L2").min(axis=1)
+    assert apart.max() < 1e-3
 
 
 def test_the_value_is_kept_on_the_build_and_used_by_searches(index):

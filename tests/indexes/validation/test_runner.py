@@ -1,11 +1,13 @@
 """Running gates: in order, in turns, each once; and what their results hold back."""
 
+import re
+
 import pytest
 
 from indexes import builds, cutover, validation
 from indexes.errors import BuildError
 from indexes.lease import Lease, LeaseLost
-from indexes.models import GateResult, IndexBuild
+from indexes.models import GateResult, IndexBuild, IndexField, Judgment
 from tests.indexes.validation.cases import built, gate
 from tests.indexes.validation.words import rows
 
@@ -38,10 +40,9 @@ def test_a_second_build_is_measured_against_the_first(index):
     outcomes = {one.gate: one.outcome for one in build.gates.all()}
     assert (outcomes["live_items"], outcomes["latency"]) == (Outcome.PASSED, Outcome.PASSED)
     assert outcomes["overlap"] == Outcome.REPORTED
-    assert gate(build, "overlap").figure == 1
-    assert "1.0 times as long as in products-v1" in gate(build, "latency").message or (
-        gate(build, "latency").figure > 0
-    )
+    assert gate(build, "overlap").figure > 0.9
+    said = gate(build, "latency").message
+    assert re.search(r"\d times as long as in products-v1", said), said
 
 
 def validating(definition) -> Lease:
@@ -103,3 +104,25 @@ def test_what_a_build_takes_in_the_engine_is_measured(index):
     assert build.memory_bytes is not None
     # At least its vectors, and not a multiple of what so few items can take.
     assert 60 * 16 * 4 < build.memory_bytes < 4_000_000
+
+
+def test_a_rebuild_asks_the_endpoint_only_for_texts_that_changed(index, words, catalog_file):
+    definition = index(200)
+    Judgment.objects.create(definition=definition, query="boots", product_id="p6", grade=2)
+    built(definition)
+    words.calls.clear()
+    IndexField.objects.create(definition=definition, name="added", type="stored")
+    build = built(definition)
+    assert (build.verdict, build.reused) == (Verdict.PASSED, 200)
+    assert not words.calls
+
+    changed = rows(200)
+    for number in (3, 77):
+        changed[number]["title"] += " renewed"
+    definition.source.uri = str(catalog_file(changed))
+    definition.source.save()
+    build = built(definition)
+    assert (build.verdict, build.embedded) == (Verdict.PASSED, 2)
+    sent = [call.body["inputs"] for call in words.calls]
+    flat = [text for texts in sent for text in ([texts] if isinstance(texts, str) else texts)]
+    assert sorted(flat) == sorted(changed[number]["title"] for number in (3, 77))

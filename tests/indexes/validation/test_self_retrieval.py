@@ -8,7 +8,7 @@ import pytest
 
 from indexes import valkey
 from indexes.lease import Lease
-from indexes.models import GateResult, IndexBuild, IndexField
+from indexes.models import GateResult, IndexBuild
 from indexes.naming import VECTOR_FIELD
 from indexes.validation import self_retrieval
 from indexes.validation.bench import Bench
@@ -167,15 +167,3 @@ def test_an_endpoint_that_refuses_queries_holds_a_build_back(index, words):
     result = gate(built(index(endpoint=PREFIXED)), "self_retrieval")
     assert (result.outcome, result.figure) == (Outcome.FAILED, 0)
     assert "The endpoint refused texts" in result.message
-
-
-def test_a_field_added_is_no_reason_to_ask(index, words):
-    definition = index()
-    built(definition)
-    IndexField.objects.create(definition=definition, name="extra", type="stored")
-    words.calls.clear()
-    build = built(definition)
-    # Whatever the load embedded again, the gates asked nothing beyond it.
-    if build.reused:
-        assert not words.calls
-    assert build.verdict == "passed"
