@@ -14,6 +14,7 @@ from django.template.response import TemplateResponse
 from django.urls import reverse
 from django.views.decorators.http import require_safe
 
+from indexes.schema import LiveIndex
 from surfaces.admin.problems import Mendable, mendable
 from surfaces.admin.states import state, with_drafts
 from surfaces.contracts import RecommendRequest, RecommendResponse
@@ -32,6 +33,8 @@ from surfaces.preview.question import DRAFT, LIVE, QuestionForm
 from surfaces.preview.result import cards, signals, waterfall
 from surfaces.wiring import stages, warm
 
+# Of the address, what is no part of the question.
+PAGE_FIELDS = ("revision", "build")
 # What a page may wait for a draft's endpoint and sources before it asks them.
 WARM_S = 2.0
 
@@ -53,7 +56,12 @@ def surface(request: HttpRequest, slug: str) -> HttpResponse:
     """Put the question in the address to a surface and show the answer."""
     surface = get_object_or_404(with_drafts(Surface.objects.all()), slug=slug)
     live = plans.live(surface)
-    page = Page(surface, live, wants_draft=request.GET.get("revision") == DRAFT or live is None)
+    page = Page(
+        surface,
+        live,
+        wants_draft=request.GET.get("revision") == DRAFT or live is None,
+        build=request.GET.get("build", ""),
+    )
     page.ask(request)
     context = {
         **admin.site.each_context(request),
@@ -62,6 +70,7 @@ def surface(request: HttpRequest, slug: str) -> HttpResponse:
         "surfaces": Surface.objects.values_list("slug", "name"),
         "state": state(surface),
         "page": page,
+        "builds": plans.choices(surface),
         "DRAFT": DRAFT,
         "LIVE": LIVE,
     }
@@ -75,6 +84,8 @@ class Page:
     surface: Surface
     live: Version | None
     wants_draft: bool
+    # The label of the build to search; any other text: what callers get.
+    build: str = ""
     version: Version | None = None
     form: QuestionForm | None = None
     problems: list[Mendable] = field(default_factory=list)
@@ -90,6 +101,7 @@ class Page:
             self._tell(error.problems)
         if self.version is None:
             return
+        self.version = self.version.on(self.build)
         spec = self.version.index.spec if self.version.index else None
         self.form = QuestionForm(request.GET, self.version.document, spec)
         question = self.form.question()
@@ -100,7 +112,7 @@ class Page:
         except PlanInvalid as error:
             self._tell(error.problems)
         except BadRequest as error:
-            if any(value for name, value in request.GET.items() if name != "revision"):
+            if any(value for name, value in request.GET.items() if name not in PAGE_FIELDS):
                 self.form.show(error.errors)
             else:
                 self.hint = "Ask something: this surface has no start of its own."
@@ -108,6 +120,11 @@ class Page:
             self.notes.append(words.failed(error.reason, self.surface))
         else:
             self._show(request, self.version, question, response)
+
+    @property
+    def searched(self) -> LiveIndex | None:
+        """The build that this page asks."""
+        return self.version.index if self.version else None
 
     def _tell(self, problems: tuple[Problem, ...]) -> None:
         self.problems = mendable(problems, self.surface)
@@ -137,8 +154,10 @@ class Page:
     def _live_ranks(
         self, question: RecommendRequest, response: RecommendResponse
     ) -> dict[str, int]:
-        """Return where the live revision ranks each item of the same question, to compare a draft."""
-        if not self.wants_draft or self.live is None or response.fallback:
+        """Return where each item ranks live, to compare a draft or another build with."""
+        if self.live is None or response.fallback:
+            return {}
+        if not self.wants_draft and self.live.index == self.searched:
             return {}
         everything = question.model_copy(update={"limit": self.live.document.max_limit})
         try:

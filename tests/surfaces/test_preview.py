@@ -1,5 +1,7 @@
 """The preview's pages on the real pipeline: live and draft, and everything that can be missing."""
 
+import json
+from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
@@ -92,6 +94,48 @@ def test_live_is_compared_with_nothing(look, ranked):
     assert all(card.live_rank is None for card in answer(look(query="jacket"))["cards"])
 
 
+def test_another_build_is_tried_and_compared_with_what_is_live(look, surface):
+    publishing.publish(surface)
+    index = surface.index
+    live = index.live_build
+    # A build of its own, of the catalog without the first product that answers.
+    [first, *_] = shown(look(query="running shoes"))
+    index.source.uri = str(_without(index.source.uri, first))
+    index.source.save()
+    IndexDefinition.objects.update(promotion="manual")
+    second = builds.start(IndexDefinition.objects.get(), enqueue=False)
+    builds.run_to_end(second.pk)
+    IndexDefinition.objects.update(canary_build=second, canary_percent=10)
+
+    as_callers = look(query="running shoes")
+    assert answer(as_callers)["response"].build == live.label
+    assert not answer(as_callers)["compared"]
+    response = look(query="running shoes", build="products-v2")
+    assert answer(response)["response"].build == "products-v2"
+    assert first not in shown(response)
+    assert answer(response)["cards"][0].live_rank == 2
+    text = text_of(response)
+    assert "products-v2 · canary, 10 %" in text
+    assert f"{live.label} · live" in text
+    # A draft is tried on it too, and a build that is not there is what callers get.
+    draft = look(query="running shoes", build="products-v2", revision="draft")
+    assert answer(draft)["response"].build == "products-v2"
+    assert answer(look(query="shoes", build="nosuch"))["response"].build == live.label
+
+
+def test_with_one_build_there_is_nothing_to_choose(look, surface):
+    assert b'name="build"' not in look(query="shoes").content
+
+
+def _without(uri: str, item_id: str) -> Path:
+    """A copy of a catalog, without one item."""
+    source = Path(uri)
+    rows = [json.loads(line) for line in source.read_text().splitlines()]
+    copy = source.with_name(f"without-{item_id}.jsonl")
+    copy.write_text("".join(f"{json.dumps(row)}\n" for row in rows if row["id"] != item_id))
+    return copy
+
+
 def test_before_the_first_publish_the_draft_is_shown_with_a_hint(look, surface):
     response = look(query="jacket")
     assert shown(response)
@@ -174,7 +218,7 @@ def test_a_broken_endpoint_is_named_with_its_page(look, surface):
     publishing.publish(surface)
     build = IndexBuild.objects.get()
     build.spec["endpoint"]["endpoint_name"] = "no-such-endpoint"
-    IndexBuild.objects.update(spec=build.spec)
+    IndexBuild.objects.update(spec=build.spec, fingerprint=build.to_spec().fingerprint)
     response = look(query="tea")
     assert "Embedding the query" in notes(response)
     assert "so the default list is shown" in notes(response)
