@@ -23,8 +23,11 @@ class SourceRow(NamedTuple):
 def shown(raw: bytes | str) -> str:
     """Return the beginning of a bad row as text that a database can hold."""
     if isinstance(raw, str):
-        raw = raw[:MAX_CONTENT].encode(errors="surrogateescape")
-    return raw[:MAX_CONTENT].decode(errors="replace").replace("\0", "\ufffd")
+        # Halves of surrogate pairs, as which CSV brings bytes that are no UTF-8, become signs.
+        text = raw[:MAX_CONTENT].encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    else:
+        text = raw[:MAX_CONTENT].decode(errors="replace")
+    return text.replace("\0", "\ufffd")
 
 
 def as_json(value: Any) -> str:
