@@ -1,5 +1,5 @@
 from django.apps import AppConfig
-from django.db.models.signals import post_delete
+from django.db.models.signals import post_delete, post_save
 
 
 class IndexesConfig(AppConfig):
@@ -8,9 +8,17 @@ class IndexesConfig(AppConfig):
 
     def ready(self) -> None:
         # Imported here as they need the models. Tasks are sent by name, so they have to be known.
-        from indexes import checks, removal, tasks  # noqa: F401
-        from indexes.models import IndexBuild
+        from indexes import checks, removal, schedules, tasks  # noqa: F401
+        from indexes.models import IndexBuild, IndexDefinition
 
         post_delete.connect(
             removal.on_build_deleted, sender=IndexBuild, dispatch_uid="indexes.on_build_deleted"
+        )
+        post_save.connect(
+            schedules.on_saved, sender=IndexDefinition, dispatch_uid="indexes.on_definition_saved"
+        )
+        post_delete.connect(
+            schedules.on_deleted,
+            sender=IndexDefinition,
+            dispatch_uid="indexes.on_definition_deleted",
         )

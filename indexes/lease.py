@@ -12,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Generic, TypeVar
 
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
 from django.utils import timezone
 
 from indexes.models import IndexBuild, IndexRefresh
@@ -47,14 +47,26 @@ class _Lease(Generic[Work]):
         """Give the lease back and write the changes, or raise LeaseLost with nothing written."""
         self._write(None, why, changes)
 
-    def _write(self, until: datetime | None, why: str, changes: dict[str, Any]) -> None:
-        known = type(self.work)._default_manager.filter(
+    def check(self) -> None:
+        """Raise LeaseLost unless the lease is held; it stays so until the open transaction ends.
+
+        Other than by ``save``, nothing is taken back when that transaction is given up.
+        """
+        rows = self._known().select_for_update(no_key=True)
+        if not list(rows.values_list("pk")):
+            raise LeaseLost(str(self.work))
+
+    def _known(self) -> QuerySet[Any]:
+        return type(self.work)._default_manager.filter(
             pk=self.work.pk,
             status=self.work.status,
             cursor=self.work.cursor,
             lease_until=self.until,
         )
+
+    def _write(self, until: datetime | None, why: str, changes: dict[str, Any]) -> None:
         with transaction.atomic():
+            known = self._known()
             if known.update(lease_until=until, heartbeat_at=timezone.now(), **changes) != 1:
                 raise LeaseLost(str(self.work))
             if "status" in changes:

@@ -1,10 +1,10 @@
-"""Celery entry points: an id in, a call to ``indexes.builds``, nothing else."""
+"""Celery entry points: an id in, a call to the module that owns the work, nothing else."""
 
 from typing import Any
 
 from celery import shared_task
 
-from indexes import builds, changes, cutover, removal
+from indexes import builds, changes, cutover, refresh, removal, schedules
 
 
 @shared_task
@@ -45,3 +45,35 @@ def retire_expired_builds() -> list[str]:
 def prune_item_changes() -> int:
     """Forget the changes of items that every build has from its source by now."""
     return changes.prune()
+
+
+@shared_task
+def run_refresh(refresh_id: int) -> None:
+    """Do one turn of a refresh and hand over to the next message."""
+    wait = refresh.run(refresh_id)
+    if wait is not None:
+        run_refresh.apply_async((refresh_id,), countdown=wait)
+
+
+@shared_task
+def resume_stalled_refreshes() -> list[str]:
+    """Start the refreshes that a killed worker or a lost message left behind."""
+    return refresh.resume_stalled()
+
+
+@shared_task
+def rebuild_index(definition_id: int) -> None:
+    """Start the full build that a schedule asks for."""
+    schedules.rebuild(definition_id)
+
+
+@shared_task
+def refresh_index(definition_id: int) -> None:
+    """Start the refresh that a schedule asks for."""
+    schedules.refresh(definition_id)
+
+
+@shared_task
+def keep_schedules() -> None:
+    """Bring the scheduler's table in step with the indexes, whoever changed either."""
+    schedules.sync_all()

@@ -1,4 +1,4 @@
-"""The Celery application and every periodic schedule."""
+"""The Celery application and every periodic schedule but those that people give to indexes."""
 
 import os
 from datetime import timedelta
@@ -25,6 +25,16 @@ app.conf.beat_schedule = {
     "resume-stalled-builds": {
         "task": "indexes.tasks.resume_stalled_builds",
         "schedule": timedelta(seconds=30),
+    },
+    "resume-stalled-refreshes": {
+        "task": "indexes.tasks.resume_stalled_refreshes",
+        "schedule": timedelta(seconds=30),
+    },
+    # Schedules of indexes are rows beside these, written when an index is saved; this
+    # mends what was written past that.
+    "keep-schedules": {
+        "task": "indexes.tasks.keep_schedules",
+        "schedule": timedelta(minutes=5),
     },
     "prune-item-changes": {
         "task": "indexes.tasks.prune_item_changes",
