@@ -140,11 +140,14 @@ def _counters(build: IndexBuild, shown: progress.Progress) -> list[tuple[str, st
     ]
     if shown.rate:
         counters.append(("Rows a second", f"{shown.rate:,.0f}"))
-    # Most builds take no vectors from elsewhere.
-    return [(name, value) for name, value in counters if value != "0" or name not in _RARE]
+    # Within its first shard a build has counted nothing but rows.
+    hidden = _COUNTED if build.is_running and not build.cursor else _RARE
+    return [(name, value) for name, value in counters if value != "0" or name not in hidden]
 
 
+# Most builds take no vectors from elsewhere.
 _RARE = ("Reused", "Given by the source")
+_COUNTED = (*_RARE, "Embedded", "Written", "Indexed")
 
 
 def gates_context(build: IndexBuild) -> dict[str, Any]:

@@ -42,6 +42,7 @@ def panel_context(request: HttpRequest, definition: IndexDefinition) -> dict[str
         "kept_until": _kept_until(back),
         "changed": changed_parts(definition),
         "built_with": built_with(definition),
+        "judged_queries": definition.judgments.values("query").distinct().count(),
         "warnings": limits.warnings(definition),
         "problems": preconditions.problems(definition),
         "builds": [build_context(request, build) for build in shown_builds(definition)],

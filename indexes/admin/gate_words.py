@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,16 +14,23 @@ _TITLES = {gate.name: gate.title for gate in GATES}
 # Names with letters of their own.
 WRITTEN = {"ndcg": "nDCG", "ef runtime": "EF_RUNTIME"}
 KEPT = ("nDCG", "p50", "p99")
+# PostgreSQL keeps JSON objects in an order of its own: these columns come first.
+FIRST = ("query", "item", "id", "gone", "new", "ef_runtime", "ndcg", "live_ndcg")
+
+Lines = tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Part:
-    """One piece of a gate's detail: a value, or a table where ``columns`` are set."""
+    """One piece of a gate's detail: a value, or a table where ``columns`` are set.
+
+    A cell is the lines in it.
+    """
 
     title: str
     text: str = ""
     columns: tuple[str, ...] = ()
-    rows: tuple[tuple[str, ...], ...] = ()
+    rows: tuple[tuple[Lines, ...], ...] = ()
 
 
 def gate_title(gate: str) -> str:
@@ -49,24 +56,31 @@ def number(value: float | None) -> str:
 
 
 def detail_parts(detail: Mapping[str, Any]) -> list[Part]:
-    """Return a gate's detail as captions with values, and lists of records as tables."""
-    return [_part(words(name), value) for name, value in detail.items()]
+    """Return a gate's detail as captions with values, and then lists of records as tables."""
+    parts = [_part(words(name), value) for name, value in detail.items()]
+    return sorted(parts, key=lambda part: bool(part.columns))
 
 
 def _part(title: str, value: Any) -> Part:
-    if isinstance(value, Sequence) and not isinstance(value, str) and value:
-        if all(isinstance(entry, Mapping) for entry in value):
-            return _table(title, value[:MOST_ROWS])
-        if all(isinstance(entry, Sequence) and not isinstance(entry, str) for entry in value):
-            cells = tuple(tuple(_text(cell) for cell in entry) for entry in value[:MOST_ROWS])
-            return Part(title, columns=("",) * max(map(len, cells)), rows=cells)
-    return Part(title, text=_text(value))
+    if isinstance(value, list) and value and all(isinstance(entry, Mapping) for entry in value):
+        return _table(title, value[:MOST_ROWS])
+    return Part(title, text=" · ".join(_lines(value)))
 
 
 def _table(title: str, records: Sequence[Mapping[str, Any]]) -> Part:
-    names = list(dict.fromkeys(name for record in records for name in record))
-    rows = tuple(tuple(_text(record.get(name)) for name in names) for record in records)
+    names = sorted(_names(records), key=lambda name: FIRST.index(name) if name in FIRST else 99)
+    rows = tuple(tuple(_lines(record.get(name)) for name in names) for record in records)
     return Part(title, columns=tuple(map(words, names)), rows=rows)
+
+
+def _names(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    return list(dict.fromkeys(name for record in records for name in record))
+
+
+def _lines(value: Any) -> Lines:
+    if isinstance(value, list):
+        return tuple(_text(entry) for entry in value) or ("–",)
+    return (_text(value),)
 
 
 def _text(value: Any) -> str:
@@ -78,6 +92,6 @@ def _text(value: Any) -> str:
         return number(value)
     if isinstance(value, Mapping):
         return ", ".join(f"{words(str(name))}: {_text(entry)}" for name, entry in value.items())
-    if isinstance(value, Sequence) and not isinstance(value, str):
+    if isinstance(value, list):
         return " · ".join(_text(entry) for entry in value)
     return str(value)

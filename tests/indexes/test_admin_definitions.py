@@ -161,3 +161,13 @@ def test_limits_are_warned_of_on_the_page(admin_client, new_definition):
         admin_client.get(address("indexdefinition_change", new_definition(FEW, fields=fields)))
     )
     assert "61 fields with the vector" in said
+
+
+def test_the_panel_leads_to_the_judgments(admin_client, definition):
+    panel = address("indexdefinition_panel", definition)
+    page = admin_client.get(panel)
+    assert "there are none yet" in text_of(page)
+    assert address("indexdefinition_judgments", definition) in page.content.decode()
+    for query, product in (("boots", "sku-1"), ("boots", "sku-2"), ("tent", "sku-3")):
+        definition.judgments.create(query=query, product_id=product, grade=1)
+    assert "compared by their ranking of 2 judged queries" in text_of(admin_client.get(panel))

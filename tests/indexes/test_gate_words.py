@@ -40,20 +40,23 @@ def test_a_figure_is_short(value, said):
         ),
         ({"sampled_items": 100}, [Part("Sampled items", "100")]),
         ({"queries": ["boots", "tent"]}, [Part("Queries", "boots · tent")]),
-        ({"none": None, "empty": []}, [Part("None", "–"), Part("Empty", "")]),
+        ({"none": None, "empty": []}, [Part("None", "–"), Part("Empty", "–")]),
         (
-            {"movers": [{"id": "a", "from": 1}, {"id": "b", "to": 4}]},
+            {"movers": [{"id": "a", "from": 1, "new": ["x", "y"]}, {"id": "b", "item": "B"}]},
             [
                 Part(
                     "Movers",
-                    columns=("Id", "From", "To"),
-                    rows=(("a", "1", "–"), ("b", "–", "4")),
+                    columns=("Item", "Id", "New", "From"),
+                    rows=(
+                        (("–",), ("a",), ("x", "y"), ("1",)),
+                        (("B",), ("b",), ("–",), ("–",)),
+                    ),
                 )
             ],
         ),
         (
-            {"tried": [[10, 0.91], [20, 0.99]]},
-            [Part("Tried", columns=("", ""), rows=(("10", "0.910"), ("20", "0.990")))],
+            {"risen": [{"id": "a"}], "queries": 5},
+            [Part("Queries", "5"), Part("Risen", columns=("Id",), rows=((("a",),),))],
         ),
         (
             {"worst": {"query": "boots", "share": 0.5}},
