@@ -13,6 +13,7 @@ from indexes.schema import CatalogSpec, FieldSpec, FieldType, IndexSpec, LiveInd
 from indexes.valkey import VersionedDocument
 from surfaces.digest import digest
 from surfaces.document import (
+    Canary,
     DefaultItem,
     FallbackMode,
     FilterSpec,
@@ -70,6 +71,7 @@ def api() -> Api:
 def publish_snapshot(
     *surfaces: PublishedSurface,
     indexes: Mapping[str, LiveIndex] | None = None,
+    canaries: Mapping[str, Canary] | None = None,
     keys: Mapping[str, KeyScope] | None = None,
 ) -> None:
     """Replace all that is published in this worker, by the way every process takes it."""
@@ -79,6 +81,7 @@ def publish_snapshot(
         version=version,
         surfaces={surface.document.slug: surface for surface in surfaces},
         indexes=dict(indexes or {}),
+        canaries=dict(canaries or {}),
         keys=dict(keys if keys is not None else KEYS),
     )
     assert stored.publish(version, snapshot.model_dump_json().encode())

@@ -5,10 +5,12 @@ from typing import Any
 
 import orjson
 import pytest
+from structlog.testing import capture_logs
 
 from enrichment.spec import SignalSpec, SourceSpec
+from surfaces.buckets import bucket
 from surfaces.contracts import RecommendResponse
-from surfaces.document import RerankSpec, TermKind, TermSpec
+from surfaces.document import Canary, RerankSpec, TermKind, TermSpec
 from tests.surfaces.api.conftest import Api, Publish, assert_problem, open_to_callers, surface
 
 FIELDS = ("title", "brand", "price")
@@ -151,6 +153,51 @@ def test_items_similar_to_an_item_do_not_hold_it(api: Api, shop: str, built_inde
 
     assert found.items[0].fields["title"] == "Road running shoes, cushioned"
     assert product["id"] not in [item.id for item in found.items]
+
+
+@pytest.fixture
+def tried(publish: Publish, built_index: Any) -> str:
+    """A surface with a canary of half the traffic; the same physical index under another label."""
+    other = built_index.live.model_copy(update={"label": "products-v2"})
+    publish(
+        surface("tried", index="products", fields=FIELDS, deadline_ms=3000),
+        surface("beside", index="products", fields=FIELDS, deadline_ms=3000),
+        indexes={"products": built_index.live},
+        canaries={"products": Canary(percent=50, index=other)},
+    )
+    return "tried"
+
+
+@pytest.mark.django_db
+def test_a_canary_answers_its_sessions_and_says_so(
+    api: Api, tried: str, django_assert_num_queries: Any
+):
+    asked = {f"session-{n}": {"query": "sofa", "session_id": f"session-{n}"} for n in range(20)}
+    with django_assert_num_queries(0):
+        found = {session: answer(api.post(tried, body)) for session, body in asked.items()}
+    expected = {s for s in asked if bucket("canary:products-v2", s) < 0.5}
+    assert 0 < len(expected) < len(asked)
+    assert {s for s, one in found.items() if one.variant == "canary"} == expected
+    for one in found.values():
+        assert one.build == ("products-v2" if one.variant else "products-v1")
+        assert (one.items[0].fields["title"], one.fallback) == ("Three seat fabric sofa", None)
+
+
+def test_surfaces_of_a_page_are_on_one_side(api: Api, tried: str):
+    for number in range(10):
+        entries = [{"surface": slug, "query": "sofa"} for slug in (tried, "beside") * 2]
+        response = api.page({"requests": entries}, X_Request_Id=f"page-{number}")
+        builds = {entry["build"] for entry in orjson.loads(response.content)["responses"]}
+        assert len(builds) == 1
+
+
+def test_a_canary_is_told_apart_in_the_log(api: Api, tried: str):
+    with capture_logs() as logs:
+        for number in range(10):
+            api.post(tried, {"query": "sofa", "session_id": f"session-{number}"})
+    lines = [line for line in logs if line["event"] == "recommend"]
+    told = {(line["build"], line.get("variant")) for line in lines}
+    assert told == {("products-v1", None), ("products-v2", "canary")}
 
 
 def test_an_unknown_item_is_answered_and_told(api: Api, shop: str):
