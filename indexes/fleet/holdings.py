@@ -164,14 +164,19 @@ def _drift(held: Holdings, build: IndexBuild, state: IndexState) -> Iterator[Fin
             repair="Start a new build from the source.",
             build_id=build.pk,
         )
-    elif keys is not None and state.num_docs < keys:
-        failed = f" It could not index {state.failures:,} values." if state.failures else ""
+    elif (keys is not None and state.num_docs < keys) or state.failures:
+        # valkey-search counts an item that it could index in part, RediSearch leaves it out.
+        found = (
+            f": it finds {state.num_docs:,} of {keys:,} items"
+            if keys and keys > state.num_docs
+            else ""
+        )
         yield Finding(
             kind=Kind.NOT_INDEXED,
             target=str(build.pk),
             severity=Severity.ERROR,
-            what=f"The engine finds {state.num_docs:,} of the {keys:,} items of {build.label}.{failed}",
-            why="The others are stored, and no search gives them.",
+            what=f"The engine could not index {state.failures:,} values of {build.label}{found}.",
+            why="Items with such a value are stored, and searches do not find them, or not by that field.",
             repair="Start a new build from the source.",
             build_id=build.pk,
         )

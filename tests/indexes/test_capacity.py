@@ -1,5 +1,6 @@
 """The capacity planner against a real server's memory, and what it says of it."""
 
+import json
 import random
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -9,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.contrib.auth.models import User
 from django.core.management import CommandError, call_command
-from django.test import override_settings
+from django.test import Client, override_settings
 
 from indexes import capacity, valkey
 from indexes.commands import EngineFacts
@@ -21,6 +23,7 @@ from indexes.naming import CONTENT_FIELD, ROW_FIELD, TEXT_FIELD
 from indexes.schema import CatalogSpec, EndpointSpec, FieldType, IndexSpec
 from tests.indexes.conftest import field, item_hash
 from tests.indexes.servers import PrivateServer
+from tests.pages import text_of
 
 ITEMS = 3000
 MB = 10**6
@@ -84,7 +87,7 @@ def test_an_estimate_is_within_a_quarter_of_what_a_server_takes(
     with server.in_use() as client:
         plan = capacity.plan(spec)
         assert (plan.items, plan.items_from, plan.sampled) == (ITEMS, "counted in the source", True)
-        before = client.info("memory")["used_memory"]
+        before = used_memory(client)
         valkey.create_index("rp_shoes_v1", "rp:shoes:v1:", spec)
         valkey.write_hashes(
             (
@@ -95,10 +98,14 @@ def test_an_estimate_is_within_a_quarter_of_what_a_server_takes(
         )
         while not valkey.index_info("rp_shoes_v1").ready:
             time.sleep(0.01)
-        taken = client.info("memory")["used_memory"] - before
+        taken = used_memory(client) - before
         client.flushall()
         valkey.drop_index("rp_shoes_v1")
     assert plan.one.total == pytest.approx(taken, rel=0.25)
+
+
+def used_memory(client: Any) -> int:
+    return int(client.info("memory")["used_memory"])
 
 
 @pytest.mark.parametrize("engine", ["valkey-search", "redisearch"])
@@ -176,3 +183,47 @@ class TestOfAnIndex:
             plan = capacity.plan(definition.to_spec())
         assert plan.one.total > 0
         assert "not known" in plan.sentence()
+
+
+@pytest.mark.django_db
+class TestOnThePage:
+    URL = "/admin/indexes/indexdefinition/capacity/"
+
+    def form(self, definition: IndexDefinition, **changes: Any) -> dict[str, Any]:
+        fields = [
+            {"name": spec.name, "type": spec.type, "source": spec.source, "multiple": spec.multiple}
+            for spec in definition.to_spec().fields
+        ]
+        values = {
+            "endpoint": definition.endpoint_id,
+            "source": definition.source_id,
+            "algorithm": "HNSW",
+            "m": 16,
+            "fields_of_item": json.dumps(fields),
+        }
+        return values | changes
+
+    def test_it_follows_the_form(self, definition: IndexDefinition, admin_client: Client):
+        page = text_of(admin_client.post(self.URL, self.form(definition)))
+        assert "counted in the source" in page
+        # Three times as many links in the graph, more items: nothing of it is saved.
+        typed = self.form(definition, items=2_000_000, m=48)
+        more = text_of(admin_client.post(f"{self.URL}?index={definition.pk}", typed))
+        assert "2000000 items, as you typed" in more or "2,000,000 items" in more
+        assert " GB" in more
+
+    def test_a_form_that_is_being_filled_in(
+        self, definition: IndexDefinition, admin_client: Client
+    ):
+        assert "Choose a source" in text_of(admin_client.post(self.URL, {"items": "x"}))
+        odd = [{"name": "a"}, {"type": "tag"}, {"name": "b", "type": "nosuch"}, 3]
+        form = self.form(definition, fields_of_item=json.dumps(odd))
+        assert admin_client.post(self.URL, form).status_code == 200
+        assert "Choose a source" in text_of(
+            admin_client.post(self.URL, self.form(definition, fields_of_item="{"))
+        )
+
+    def test_strangers_see_nothing(self, definition: IndexDefinition, client: Client):
+        user = User.objects.create_user("nobody", is_staff=True)
+        client.force_login(user)
+        assert client.post(self.URL, self.form(definition)).status_code == 403

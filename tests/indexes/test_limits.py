@@ -36,7 +36,8 @@ DEVELOPMENT = facts("redisearch", "2.10.5")
 
 
 def tags(count: int) -> IndexSpec:
-    return spec_of(field(f"f{n}", FieldType.TAG) for n in range(count))
+    spec: IndexSpec = spec_of(field(f"f{n}", FieldType.TAG) for n in range(count))
+    return spec
 
 
 WITH_TEXT = spec_of([field("title", FieldType.TEXT), field("note", FieldType.TEXT)])

@@ -147,11 +147,13 @@ class TestReplica:
             copy.config_resetstat()
             assert nearest(live) == ["0", "1"]
             assert list(search.vectors(live, ["1"], timeout_s=2)) == ["1"]
-            asked = copy.info("commandstats")
+            asked: Any = copy.info("commandstats")
+            primary_asked: Any = own.info("commandstats")
             assert asked["cmdstat_FT.SEARCH"]["calls"] == 1
-            assert "cmdstat_FT.SEARCH" not in own.info("commandstats")
+            assert "cmdstat_FT.SEARCH" not in primary_asked
             assert valkey.write_hashes([("things:9", {"price": "1"})]) == 1
-            assert own.hget("things:9", "price") == b"1"
+            price: Any = own.hget("things:9", "price")
+            assert price == b"1"
 
     def test_one_that_hangs_is_not_waited_for_again_and_again(
         self, pair: tuple[PrivateServer, PrivateServer]
@@ -393,8 +395,7 @@ class TestAcl:
     @pytest.fixture
     def user(self, tmp_path: Path) -> Iterator[tuple[str, PrivateServer]]:
         server = PrivateServer(tmp_path / "server")
-        with server.connect() as own:
-            own.execute_command(*documented_user())
+        make_user(server)
         port = server.port
         yield f"valkey://recplatform:PASSWORD@127.0.0.1:{port}/0", server
         server.stop()
@@ -421,9 +422,9 @@ class TestAcl:
         url = user[0].replace("valkey://", "redis://")
         options = {"global_keyprefix": "rp:celery:"}
         with Connection(url, transport_options=options) as connection:
-            with connection.SimpleQueue("celery") as queue:
-                queue.put({"n": 1})
-                message = queue.get(timeout=5)
+            with connection.SimpleQueue("celery") as tasks:
+                tasks.put({"n": 1})
+                message = tasks.get(timeout=5)
                 assert message.payload == {"n": 1}
                 message.ack()
             # Workers talk among themselves this way.
@@ -461,15 +462,23 @@ class TestAcl:
     @classmethod
     def acl_server(cls, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         server = PrivateServer(tmp_path_factory.mktemp("acl"))
-        with server.connect() as own:
-            own.execute_command(*documented_user())
+        make_user(server)
         yield f"valkey://recplatform:PASSWORD@127.0.0.1:{server.port}/0"
         server.stop()
 
     def test_it_cannot_run_what_ends_the_server(self):
-        # A wrong number of arguments to it aborts valkey-search.
+        # A wrong number of arguments to it aborts valkey-search, where categories let it through.
         rules = documented_user()
-        assert not {"+@all", "allcommands", "+@search", "+ft.internal_update"} & set(rules)
+        assert rules.index("-@search") > max(rules.index(f"+@{name}") for name in ("read", "write"))
+        assert [rule for rule in rules if "internal" in rule or rule in ("+@all", "+@search")] == []
+
+
+def make_user(server: PrivateServer) -> None:
+    """Make the user of the documents on a server."""
+    with server.connect() as own:
+        known = own.execute_command("ACL CAT")
+        rules = documented_user()
+        own.execute_command(*(rule for rule in rules if rule != "-@search" or b"search" in known))
 
 
 def documented_user() -> list[str]:
