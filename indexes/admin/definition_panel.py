@@ -7,8 +7,10 @@ from typing import Any
 
 from django.http import HttpRequest
 from django.urls import reverse
+from django.utils import timezone
+from django.utils.formats import date_format
 
-from indexes import cutover, limits, preconditions
+from indexes import cutover, limits, preconditions, schedules
 from indexes.admin.build_panels import Button, build_context, may_move, move_url
 from indexes.admin.pages import ago, count
 from indexes.models import IndexBuild, IndexDefinition
@@ -42,6 +44,7 @@ def panel_context(request: HttpRequest, definition: IndexDefinition) -> dict[str
         "kept_until": _kept_until(back),
         "changed": changed_parts(definition),
         "built_with": built_with(definition),
+        "schedules": schedule_lines(definition, timezone.now()),
         "judged_queries": definition.judgments.values("query").distinct().count(),
         "warnings": limits.warnings(definition),
         "problems": preconditions.problems(definition),
@@ -83,6 +86,22 @@ def built_with(definition: IndexDefinition) -> IndexBuild | None:
     return next(
         (build for build in open_ones.order_by("-number") if build.to_spec() == draft), None
     )
+
+
+def schedule_lines(definition: IndexDefinition, now: datetime) -> list[str]:
+    """Return when the index is rebuilt and refreshed, each a sentence with the next time."""
+    crons = {
+        "Full rebuild": definition.rebuild_cron,
+        "Refresh of changes": definition.refresh_cron,
+    }
+    lines = []
+    for what, text in crons.items():
+        # One that cannot be read is told of by the index's notice.
+        if (due := schedules.next_run(text, now)) is not None:
+            said = schedules.in_words(text)
+            on = date_format(timezone.localtime(due), "M j, H:i")
+            lines.append(f"{what}: {said[0].lower()}{said[1:]}, next on {on}.")
+    return lines
 
 
 def _buttons(

@@ -1,8 +1,10 @@
 """The page of an index: its state, the button that builds, and its deletion."""
 
 import re
+from datetime import UTC, datetime
 
 from indexes import builds, cutover, valkey
+from indexes.admin.definition_panel import schedule_lines
 from indexes.models import IndexBuild, IndexDefinition
 from surfaces.models import Surface
 from tests.indexes.admin_pages import FEW, address, built, ready, staff
@@ -171,3 +173,21 @@ def test_the_panel_leads_to_the_judgments(admin_client, definition):
     for query, product in (("boots", "sku-1"), ("boots", "sku-2"), ("tent", "sku-3")):
         definition.judgments.create(query=query, product_id=product, grade=1)
     assert "compared by their ranking of 2 judged queries" in text_of(admin_client.get(panel))
+
+
+def test_the_panel_says_when_the_index_is_rebuilt_next(definition):
+    definition.rebuild_cron, definition.refresh_cron = "30 3 * * *", "*/15 * * * *"
+    now = datetime(2026, 5, 4, 12, 5, tzinfo=UTC)
+    assert schedule_lines(definition, now) == [
+        "Full rebuild: daily at 03:30, next on May 5, 03:30.",
+        "Refresh of changes: every 15 minutes, next on May 4, 12:15.",
+    ]
+
+
+def test_a_schedule_is_shown_on_the_page(admin_client, definition):
+    definition.rebuild_cron = "30 3 * * *"
+    definition.schedule_notice = "The full rebuild of yesterday could not start."
+    definition.save()
+    said = text_of(admin_client.get(address("indexdefinition_change", definition)))
+    assert "Full rebuild: daily at 03:30, next on" in said
+    assert "The full rebuild of yesterday could not start." in said
