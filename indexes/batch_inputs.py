@@ -25,7 +25,7 @@ from indexes.schema import PROBE_TEXT, EndpointSpec, IndexSpec
 # Not a row: the text by which the job's model is told from another one.
 PROBE_ROW: Final = 0
 # Rows of a part: its vectors are held in memory while its rows are loaded.
-PART_ROWS: Final = 5000
+PART_ROWS: Final = 2000
 PART_VECTOR_BYTES: Final = 64 << 20
 PART_BYTES: Final = 8 << 20
 CHUNK_ROWS: Final = 1000
@@ -51,6 +51,7 @@ def parts(
     most_rows = min(PART_ROWS, max(1, PART_VECTOR_BYTES // (4 * endpoint.dimension)))
     probe = [_line(endpoint, PROBE_ROW, PROBE_TEXT)] if with_probe else []
     stream = iter(rows)
+    earlier = _prefix_of_vectors(build)
     lines: list[bytes] = []
     read = size = last = 0
 
@@ -58,7 +59,7 @@ def parts(
         return Part(last, len(lines), b"".join([*probe, *lines] if lines else []))
 
     while chunk := list(islice(stream, min(CHUNK_ROWS, most_rows - read))):
-        for number, text in _wanting(build, spec, chunk):
+        for number, text in _wanting(earlier, spec, chunk):
             lines.append(_line(endpoint, number, text))
             size += len(lines[-1])
         read += len(chunk)
@@ -71,16 +72,23 @@ def parts(
         yield cut()
 
 
+def _prefix_of_vectors(build: IndexBuild) -> str | None:
+    if build.vectors_from_id is None:
+        return None
+    # By its id: that build may be deleted meanwhile.
+    kept = IndexBuild.objects.filter(pk=build.vectors_from_id)
+    return kept.values_list("key_prefix", flat=True).first()
+
+
 def _wanting(
-    build: IndexBuild, spec: IndexSpec, rows: list[SourceRow]
+    earlier: str | None, spec: IndexSpec, rows: list[SourceRow]
 ) -> Iterator[tuple[int, str]]:
     """Yield number and text of the rows whose vector is neither given nor to be taken over."""
     items = list(_items(spec, rows))
-    earlier = build.vectors_from
     if earlier is None:
         yield from ((number, item.text) for number, item in items)
         return
-    keys = [earlier.key_prefix + item.id for _, item in items]
+    keys = [earlier + item.id for _, item in items]
     digests = valkey.hash_fields(keys, [TEXT_FIELD])
     for (number, item), [digest] in zip(items, digests, strict=True):
         if digest != text_digest(item.text):

@@ -6,7 +6,7 @@ read, as the shards of a load take them a thousand at a time.
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import closing
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ import orjson
 import structlog
 
 from indexes import s3
-from indexes.embedding import Vectors, read_vectors, unit_length
+from indexes.embedding import Vectors, read_answer, unit_length
 from indexes.errors import BuildError, CatalogError, EmbeddingContract
 from indexes.naming import ROW_FIELD
 from indexes.schema import EndpointSpec
@@ -27,8 +27,11 @@ ANSWER: Final = "SageMakerOutput"
 _last: tuple[str, dict[int, Vectors]] = ("", {})
 
 
-def read(uri: str, endpoint: EndpointSpec) -> dict[int, Vectors]:
+def read(uri: str, endpoint: EndpointSpec, beat: Callable[[], None]) -> dict[int, Vectors]:
     """Return the vectors of a file by row, each of shape (dimension,).
+
+    ``beat`` is called with each line, as containers that answer a vector for each token
+    make files of a gigabyte.
 
     A line without a usable vector is left out, even one that names an error: containers
     word those differently, and the endpoint, asked for the text again, says in one way
@@ -37,7 +40,7 @@ def read(uri: str, endpoint: EndpointSpec) -> dict[int, Vectors]:
     global _last
     if _last[0] != uri:
         _last = ("", {})
-        _last = (uri, _read(uri, endpoint))
+        _last = (uri, _read(uri, endpoint, beat))
     return _last[1]
 
 
@@ -59,10 +62,11 @@ def forget() -> None:
     _last = ("", {})
 
 
-def _read(uri: str, endpoint: EndpointSpec) -> dict[int, Vectors]:
+def _read(uri: str, endpoint: EndpointSpec, beat: Callable[[], None]) -> dict[int, Vectors]:
     found = {}
     unusable: list[str] = []
     for number, answer in _lines(uri):
+        beat()
         try:
             found[number] = _vector(answer, endpoint)
         except EmbeddingContract as error:
@@ -98,7 +102,7 @@ def _lines(uri: str) -> Generator[tuple[int, Any], None, None]:
 
 
 def _vector(answer: Any, endpoint: EndpointSpec) -> Vectors:
-    vectors = read_vectors(orjson.dumps(answer), count=1, endpoint=endpoint)
+    vectors = read_answer(answer, count=1, endpoint=endpoint)
     if endpoint.normalize:
         vectors = unit_length(vectors)
     vector: Vectors = vectors[0]

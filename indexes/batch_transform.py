@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from hashlib import blake2b
 from itertools import chain, islice
@@ -88,11 +88,14 @@ def prepare(lease: Lease, *, seconds: float) -> float | None:
     return None
 
 
-def vectors(build: IndexBuild, first_row: int, last_row: int) -> dict[int, Vectors] | None:
+def vectors(
+    build: IndexBuild, first_row: int, last_row: int, *, beat: Callable[[], None] = lambda: None
+) -> dict[int, Vectors] | None:
     """Return the vectors of the source's rows from first to last, each of shape (dimension,).
 
     A row that is not in it has no usable output: the endpoint is to be called for it. None:
-    this build has no job. Raises BuildError where an output file is missing.
+    this build has no job. ``beat`` is called all along. Raises BuildError where an output
+    file is missing.
     """
     job = of(build)
     if job is None or job.stage != "done":
@@ -102,7 +105,7 @@ def vectors(build: IndexBuild, first_row: int, last_row: int) -> dict[int, Vecto
     for number in range(bisect_left(job.ends, first_row), len(job.ends)):
         if number and job.ends[number - 1] >= last_row:
             break
-        part = batch_outputs.read(job.output(number), endpoint)
+        part = batch_outputs.read(job.output(number), endpoint, beat)
         found |= {row: part[row] for row in part if first_row <= row <= last_row}
     return found
 

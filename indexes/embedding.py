@@ -76,11 +76,16 @@ def read_vectors(body: bytes, *, count: int, endpoint: EndpointSpec) -> Vectors:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise _broken(endpoint, "is not JSON", body) from None
+    return read_answer(answer, count=count, endpoint=endpoint)
+
+
+def read_answer(answer: Any, *, count: int, endpoint: EndpointSpec) -> Vectors:
+    """Return what ``read_vectors`` does, of an answer that was read from its JSON before."""
     try:
         found = _unwrap(_at(answer, endpoint.response_key))
         pooled = _pool(found, count)
     except _Unreadable as error:
-        raise _broken(endpoint, str(error), body) from None
+        raise _broken(endpoint, str(error), orjson.dumps(answer)) from None
     if pooled.shape[1] != endpoint.dimension:
         raise EmbeddingContract(
             f'The embedding endpoint "{endpoint.slug}" answered vectors of {pooled.shape[1]} '
@@ -89,7 +94,7 @@ def read_vectors(body: bytes, *, count: int, endpoint: EndpointSpec) -> Vectors:
     with np.errstate(over="ignore"):
         vectors = pooled.astype(np.float32)
     if not np.isfinite(vectors).all():
-        raise _broken(endpoint, "holds numbers that are not finite", body)
+        raise _broken(endpoint, "holds numbers that are not finite", orjson.dumps(answer))
     return vectors
 
 

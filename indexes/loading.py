@@ -62,7 +62,7 @@ def load_slice(
             else PassageCalls(spec.endpoint, call, beat=heart.beat)
         )
         writer = stack.enter_context(HashWriter(beat=heart.beat))
-        sources = VectorSources(build, spec, calls)
+        sources = VectorSources(build, spec, calls, heart.beat)
         ahead = shards.ahead(shards.read(spec, rows, pace), heart.beat)
         until = None
         for shard in stack.enter_context(closing(ahead)):

@@ -124,7 +124,8 @@ def region(endpoint: EndpointSpec) -> str:
 
 @cache
 def _client(region: str) -> SageMakerClient:
-    config = Config(connect_timeout=5, read_timeout=30, retries={"mode": "standard"})
+    # With its retries within the time that a worker holds a build.
+    config = Config(connect_timeout=5, read_timeout=10, retries={"mode": "standard"})
     return boto3.client("sagemaker", region_name=region, config=config)
 
 

@@ -6,7 +6,7 @@ the Batch Transform job; what an interrupted worker had embedded; a call to the 
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from enum import StrEnum
 from typing import Final, NamedTuple
 
@@ -44,10 +44,13 @@ class Vectored(NamedTuple):
 class VectorSources:
     """The sources of a build's vectors, open for as long as a turn of its load lasts."""
 
-    def __init__(self, build: IndexBuild, spec: IndexSpec, calls: PassageCalls) -> None:
+    def __init__(
+        self, build: IndexBuild, spec: IndexSpec, calls: PassageCalls, beat: Callable[[], None]
+    ) -> None:
         self._build = build
         self._spec = spec
         self._calls = calls
+        self._beat = beat
         # By its id: the build may be deleted meanwhile.
         kept = IndexBuild.objects.filter(pk=build.vectors_from_id or 0)
         self._reused_prefix = kept.values_list("key_prefix", flat=True).first()
@@ -99,7 +102,7 @@ class VectorSources:
     def _from_job(self, wanted: list[Numbered]) -> Generator[Vectored, None, list[Numbered]]:
         """Yield those that the Batch Transform job gave a vector for; return the others."""
         rows = [numbered.row for numbered in wanted]
-        found = batch_transform.vectors(self._build, min(rows), max(rows)) or {}
+        found = batch_transform.vectors(self._build, min(rows), max(rows), beat=self._beat) or {}
         left = []
         for numbered in wanted:
             vector = found.get(numbered.row)
