@@ -123,3 +123,25 @@ def test_an_endpoint_is_tried_out(admin_client, new_definition, endpoint_spec):
     EmbeddingEndpoint.objects.filter(pk=endpoint.pk).update(dimension=768)
     said = text_of(admin_client.get(page, {"text": "hiking boots"}))
     assert "384 numbers, not 768" in said
+
+
+def test_an_endpoint_has_fields_for_jobs_and_for_its_pace(admin_client, new_definition):
+    endpoint = new_definition().endpoint
+    address = reverse("admin:indexes_embeddingendpoint_change", args=[endpoint.pk])
+    page = admin_client.get(address)
+    values = {**page.context["adminform"].form.initial, "request_extra": "{}"}
+    changed = {
+        "model": "all-MiniLM-L6-v2@1",
+        "concurrency": 5,
+        "max_calls_per_second": 2.5,
+        "batch_model": "minilm",
+        "batch_s3_uri": "not a folder",
+        "batch_instance_type": "ml.m5.large",
+        "batch_instance_count": 3,
+    }
+    refused = admin_client.post(address, values | changed)
+    assert "A Batch Transform job needs a folder" in refused.content.decode()
+    changed["batch_s3_uri"] = "s3://bucket/folder"
+    assert admin_client.post(address, values | changed).status_code == 302
+    endpoint.refresh_from_db()
+    assert {name: getattr(endpoint, name) for name in changed} == changed
