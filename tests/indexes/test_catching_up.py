@@ -9,16 +9,23 @@ from typing import Any
 import pytest
 from django.utils import timezone
 
-from indexes import builds, changes, item_calls
+from indexes import builds, changes, item_calls, loading, shards
 from indexes.models import IndexBuild, IndexDefinition, ItemChange
 from tests.indexes.item_calls import Model, build_live, counted, held, row
 
 pytestmark = pytest.mark.django_db
 
 
+@pytest.fixture(autouse=True)
+def _small_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A turn of a build loads one shard of twenty rows."""
+    monkeypatch.setattr(loading, "WORK_PER_SKIP", 0)
+    monkeypatch.setattr(shards, "FIRST_ROWS", 20)
+
+
 @pytest.fixture
 def live(define: Callable[..., IndexDefinition], model: Model) -> IndexBuild:
-    return build_live(define([row(number) for number in range(1, 1102)]))
+    return build_live(define([row(number) for number in range(1, 62)]))
 
 
 def begin(definition: IndexDefinition) -> IndexBuild:
@@ -27,7 +34,7 @@ def begin(definition: IndexDefinition) -> IndexBuild:
     builds.run(build.pk, seconds=0)
     build.refresh_from_db()
     assert build.status == IndexBuild.Status.LOADING
-    assert 0 < build.cursor < 1101
+    assert 0 < build.cursor < 61
     return build
 
 
@@ -49,21 +56,21 @@ def delete(*entries: Any) -> None:
 def test_changes_during_a_load_end_in_the_finished_build(live: IndexBuild, model: Model):
     build = begin(live.definition)
     # Of rows that are loaded already, and of rows that are still to come.
-    put(row(1, title="New first"), row(1040, title="New last", price=0), row(9001))
-    put({"id": "i2", "price": 222}, {"id": "i1030", "price": 333, "brand": None})
-    delete("i3", "i1050", "i1051")
-    put(row(1051, price=7))
+    put(row(1, title="New first"), row(54, title="New last", price=0), row(9001))
+    put({"id": "i2", "price": 222}, {"id": "i53", "price": 333, "brand": None})
+    delete("i3", "i57", "i58")
+    put(row(58, price=7))
     model.forget()
 
     finish(build)
 
-    assert held(build, "i1", "title") + held(build, "i1040", "title") == ["New first", "New last"]
-    assert held(build, "i1040", "price") + held(build, "i9001", "title") == ["0", "Thing 9001"]
+    assert held(build, "i1", "title") + held(build, "i54", "title") == ["New first", "New last"]
+    assert held(build, "i54", "price") + held(build, "i9001", "title") == ["0", "Thing 9001"]
     assert held(build, "i2", "title", "price", "brand") == ["Thing 2", "222", "Acme"]
-    assert held(build, "i1030", "price", "brand") == ["333", None]
-    assert held(build, "i3", "title") + held(build, "i1050", "title") == [None, None]
-    assert held(build, "i1051", "price") == ["7"]
-    assert counted(build) == (1100, 1100)
+    assert held(build, "i53", "price", "brand") == ["333", None]
+    assert held(build, "i3", "title") + held(build, "i57", "title") == [None, None]
+    assert held(build, "i58", "price") == ["7"]
+    assert counted(build) == (60, 60)
     # The live build had the vectors of the new texts.
     assert not {"New first", "New last", "Thing 9001"} & set(model.texts)
 
@@ -75,7 +82,7 @@ def test_every_turn_of_a_build_may_be_followed_by_changes(live: IndexBuild):
     while builds.run(build.pk, seconds=0) is not None:
         number += 1
         put(row(number, price=-number), row(5000 + number))
-        delete(f"i{600 + number}")
+        delete(f"i{30 + number}")
 
     build.refresh_from_db()
     assert build.status == IndexBuild.Status.LIVE, build.error
@@ -83,8 +90,8 @@ def test_every_turn_of_a_build_may_be_followed_by_changes(live: IndexBuild):
     for step in range(1, number + 1):
         assert held(build, f"i{step}", "price") == [str(-step)]
         assert held(build, f"i{5000 + step}", "title") == [f"Thing {5000 + step}"]
-        assert held(build, f"i{600 + step}", "title") == [None]
-    assert counted(build) == (1101, 1101)
+        assert held(build, f"i{30 + step}", "title") == [None]
+    assert counted(build) == (61, 61)
 
 
 def test_changes_while_the_gates_run_are_written_at_once(live: IndexBuild):
@@ -110,7 +117,7 @@ def test_a_repeated_catch_up_changes_nothing(live: IndexBuild):
         if build.status == IndexBuild.Status.LIVE:
             break
     IndexBuild.objects.filter(pk=build.pk).update(
-        status=IndexBuild.Status.VALIDATING, caught_up_at=None, written=1101, lease_until=None
+        status=IndexBuild.Status.VALIDATING, caught_up_at=None, written=61, lease_until=None
     )
     IndexDefinition.objects.update(live_build=live)
     IndexBuild.objects.filter(pk=live.pk).update(status=IndexBuild.Status.LIVE)
@@ -118,7 +125,7 @@ def test_a_repeated_catch_up_changes_nothing(live: IndexBuild):
     finish(build)
 
     assert held(build, "i1", "price") + held(build, "i9001", "title") == ["11", "Thing 9001"]
-    assert counted(build) == (1101, 1101)
+    assert counted(build) == (61, 61)
 
 
 @pytest.fixture

@@ -59,7 +59,7 @@ def send(entries: Sequence[Any]) -> list[bool]:
 
 @pytest.mark.django_db
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(calls=_entries)
 def test_the_highest_version_stays(live: IndexBuild, calls: list[list[Entry]]):
