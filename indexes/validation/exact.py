@@ -70,7 +70,7 @@ def search(
         ours = np.broadcast_to(np.arange(len(kept), len(candidates)), found.shape)
         nearest = np.concatenate([nearest, found], axis=1)
         places = np.concatenate([places, ours], axis=1)
-        order = np.argsort(nearest, axis=1, kind="stable")[:, :k]
+        order = _smallest(nearest, k)
         nearest = np.take_along_axis(nearest, order, axis=1)
         places = np.take_along_axis(places, order, axis=1)
         # Only what is among the nearest of some query is kept by name.
@@ -123,6 +123,16 @@ def unit(vectors: Matrix) -> Matrix:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     directions: Matrix = np.divide(vectors, lengths, out=np.zeros_like(vectors), where=lengths > 0)
     return directions
+
+
+def _smallest(values: Matrix, k: int) -> npt.NDArray[np.int64]:
+    """Return the places of the k smallest values of each row, in their order."""
+    if values.shape[1] <= k:
+        return np.argsort(values, axis=1)
+    # Sorting whole rows would take longer than everything else.
+    places = np.argpartition(values, k, axis=1)[:, :k]
+    order = np.argsort(np.take_along_axis(values, places, axis=1), axis=1)
+    return np.take_along_axis(places, order, axis=1)
 
 
 def _parts(index: LiveIndex) -> Iterator[tuple[list[bytes], Matrix]]:
