@@ -24,7 +24,7 @@ from indexes import index_lock
 from indexes.changes import row_of, takes_changes
 from indexes.errors import RowError, SearchUnavailable, UnknownIndex
 from indexes.item_rows import RowReader, Sent, merged
-from indexes.item_vectors import Vectors
+from indexes.item_vectors import Failure, Vectors
 from indexes.item_writes import ABSENT, Change, State, Target, Write, send
 from indexes.models import IndexBuild, IndexDefinition, ItemChange
 from indexes.schema import IndexSpec
@@ -97,8 +97,15 @@ class _Item:
     # The entry that the text of the result came with.
     text_from: int = -1
 
-    def take(self, sent: Sent) -> None:
-        """Apply an entry, or raise RowError."""
+    def judge(self, sent: Sent) -> Refusal | None:
+        """Apply an entry, or return why not."""
+        try:
+            self._take(sent)
+        except RowError as error:
+            return Refusal(sent.position, sent.id, error.reason, str(error))
+        return None
+
+    def _take(self, sent: Sent) -> None:
         older = None not in (sent.version, self.newest) and sent.version < self.newest  # type: ignore[operator]  # neither is None
         if older:
             raise RowError(
@@ -157,7 +164,7 @@ class _Call:
         self._refused: list[Refusal] = []
         self._accepted = 0
         self._targets: list[Target] = []
-        self._items: dict[str, _Item] = {}
+        self._changes: list[ItemChange] = []
         self._writes: list[tuple[Target, Write]] = []
         self.vectors = Vectors()
 
@@ -181,7 +188,7 @@ class _Call:
 
         Needs an open transaction, which is to be given up when it is False.
         """
-        self._refused, self._writes, self._accepted = [], [], 0
+        self._refused, self._writes, self._changes, self._accepted = [], [], [], 0
         now = index_lock.share(self._definition.pk)
         ids = sorted(self._sent)
         if not ids:
@@ -204,46 +211,39 @@ class _Call:
     def _decide(
         self, change: ItemChange, sent: list[Sent], states: list[State], blind: bool
     ) -> None:
-        """Apply the entries of one item in their order, again without one whose text has no vector."""
+        """Apply the entries of one item in their order, and again without one whose text has no vector."""
         before = {name: getattr(change, name) for name in _KEPT}
-        refused: dict[int, Refusal] = {}
+        without_vector: dict[int, Refusal] = {}
         while True:
             for name, value in before.items():
                 setattr(change, name, value)
             item = _item(change, states[0] if states else ABSENT, blind)
-            left = [one for one in sent if one.position not in refused]
-            taken = []
-            for one in left:
-                try:
-                    item.take(one)
-                except RowError as error:
-                    refused[one.position] = Refusal(one.position, one.id, error.reason, str(error))
-                else:
-                    taken.append(one.position)
-            if item.result is None:
-                break
+            left = [one for one in sent if one.position not in without_vector]
+            judged = {one.position: refusal for one in left if (refusal := item.judge(one))}
+            taken = [one for one in left if one.position not in judged]
             writes, failure = self._plan(item.result, states)
             if failure is None:
-                self._accepted += len(taken)
-                self._writes += writes
-                change.newest, change.settled_at = item.newest, None
-                self._items[change.item_id] = item
                 break
-            culprit = item.text_from if item.text_from in taken else taken[-1]
-            refused[culprit] = Refusal(culprit, change.item_id, *failure)
-            # Those that came after it are judged anew.
-            refused = {
-                position: refusal for position, refusal in refused.items() if position <= culprit
-            }
-        if item.result is None:
-            self._items.pop(change.item_id, None)
-        self._refused += refused.values()
+            culprits = [one for one in taken if one.position == item.text_from] or taken[-1:]
+            if without_vector or failure.retryable:
+                # It is not about one text: the others would only be found out one by one.
+                culprits += [one for one in taken if one.row is not None and not one.partial]
+            for one in culprits:
+                without_vector[one.position] = Refusal(one.position, one.id, *failure)
+        self._refused += [*judged.values(), *without_vector.values()]
+        self._accepted += len(taken)
+        self._writes += writes
+        if item.result is not None:
+            change.newest, change.settled_at = item.newest, None
+            self._changes.append(change)
 
     def _plan(
-        self, change: Change, states: list[State]
-    ) -> tuple[list[tuple[Target, Write]], tuple[str, str, bool] | None]:
-        """Return the writes of a change, or why it has no vector: code, message, retryable."""
-        writes = []
+        self, change: Change | None, states: list[State]
+    ) -> tuple[list[tuple[Target, Write]], Failure | None]:
+        """Return the writes of a change, or why it has no vector."""
+        writes: list[tuple[Target, Write]] = []
+        if change is None:
+            return writes, None
         for target, state in zip(self._targets, states, strict=True):
             try:
                 write = target.plan(change, state)
@@ -261,8 +261,7 @@ class _Call:
 
     def write(self) -> None:
         """Write what was decided, to the database and to Valkey; the caller commits."""
-        changes = [item.change for item in self._items.values()]
-        _save(self._definition, self._sent, changes)
+        _save(self._definition, self._sent, self._changes)
         send([write for _, write in self._writes])
 
     def count(self) -> None:

@@ -88,10 +88,11 @@ def held(build: IndexBuild, item_id: str, *fields: str) -> list[str | None]:
     return [None if raw is None else raw.decode(errors="replace") for raw in found]
 
 
-def vector_held(build: IndexBuild, item_id: str) -> np.ndarray | None:
+def vector_held(build: IndexBuild, item_id: str) -> np.ndarray:
     """The vector of an item's hash."""
     [[raw]] = valkey.hash_fields([build.key_prefix + item_id], ["rp_vector"], fresh=True)
-    return None if raw is None else np.frombuffer(raw, "<f4")
+    assert raw is not None
+    return np.frombuffer(raw, "<f4")
 
 
 def codes(refused: Iterable[Any]) -> dict[int, str]:

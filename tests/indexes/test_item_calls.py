@@ -261,6 +261,30 @@ def test_a_row_without_a_vector_does_not_take_others_of_its_item_along(
     assert held(live, "i1", "title", "price", "brand") == ["Thing 1", "10", "Beta"]
 
 
+def test_many_rows_of_one_item_without_a_vector(live: IndexBuild, model: Model, impatient: None):
+    model.down = True
+
+    rows = [row(1, title=f"New {number}") for number in range(100)]
+    outcome = put({"id": "i1", "price": 10}, *rows, {"id": "i1", "brand": "Beta"})
+
+    assert outcome.accepted == 2
+    assert set(codes(outcome.refused).values()) == {"embedding_unavailable"}
+    assert held(live, "i1", "title", "price", "brand") == ["Thing 1", "10", "Beta"]
+
+
+def test_many_texts_of_one_item_that_the_model_refuses(live: IndexBuild, model: Model):
+    model.refused = {f"Bad {number}" for number in range(20)}
+
+    bad = [row(1, title=title) for title in sorted(model.refused)]
+    assert put(row(1, title="Good"), bad[0]).accepted == 1
+    assert held(live, "i1", "title") == ["Good"]
+
+    assert codes(put(*bad, {"id": "i1", "price": 3}).refused) == dict.fromkeys(
+        range(20), "text_refused"
+    )
+    assert held(live, "i1", "title", "price") == ["Good", "3"]
+
+
 def test_a_text_that_the_model_refuses_is_refused_alone(live: IndexBuild, model: Model):
     model.refused = {"Bad"}
 

@@ -67,14 +67,14 @@ def test_the_highest_version_stays(live: IndexBuild, calls: list[list[Entry]]):
     example = next(_examples)
     expected: dict[str, tuple[int, str | None]] = {}
     for entries in calls:
-        own = [(f"{example}-{name}", *rest) for name, *rest in entries]
+        own: list[Entry] = [(f"{example}-{entry[0]}", *entry[1:]) for entry in entries]
         for (item_id, version, price, _), taken in zip(own, send(own), strict=True):
             newest, _ = expected.get(item_id, (-1, None))
             assert taken == (version >= newest)
             if taken:
                 expected[item_id] = version, None if own[0][3] else str(price)
-    for item_id, (_, price) in expected.items():
-        assert held(live, item_id, "price") == [price]
+    for item_id, (_, left) in expected.items():
+        assert held(live, item_id, "price") == [left]
 
 
 def in_threads(work: Callable[[int], Any], threads: int = 4) -> list[Any]:

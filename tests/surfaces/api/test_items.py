@@ -237,7 +237,7 @@ def test_without_postgresql_the_caller_is_told_to_come_back(items: Items, build:
 
 @pytest.mark.django_db
 def test_calls_are_counted(items: Items, build: IndexBuild):
-    def counts() -> tuple[float | None, ...]:
+    def counts() -> tuple[float, ...]:
         names = [
             ("recplatform_item_calls_total", {"index": "products", "outcome": "ok"}),
             ("recplatform_items_total", {"index": "products", "result": "accepted"}),
