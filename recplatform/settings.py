@@ -130,6 +130,9 @@ DEMO_ENDPOINT: str = env.str("DEMO_ENDPOINT", default="minilm-l6-v2")
 CELERY_BROKER_URL: str = re.sub(
     "^valkey", "redis", env.str("CELERY_BROKER_URL", default=VALKEY_URL)
 )
+if CELERY_BROKER_URL.startswith("rediss:") and "ssl_" not in CELERY_BROKER_URL:
+    # Without any option kombu would take every certificate for the server's.
+    CELERY_BROKER_URL += ("&" if "?" in CELERY_BROKER_URL else "?") + "ssl_cert_reqs=required"
 # Celery reads a variable CELERY_BROKER_URL past these settings, but not past these two.
 CELERY_BROKER_READ_URL = CELERY_BROKER_WRITE_URL = CELERY_BROKER_URL
 CELERY_BROKER_TRANSPORT_OPTIONS = {"global_keyprefix": f"{VALKEY_NAMESPACE}:celery:"}
