@@ -1,7 +1,15 @@
-"""Periodic tasks in the look of the rest of the admin."""
+"""What runs by itself, and when: a list to look at.
+
+Schedules of indexes are set on their pages, the others in the code; whatever was changed
+here would be put back within minutes.
+"""
+
+from __future__ import annotations
+
+from typing import Any
 
 from django.contrib import admin
-from django_celery_beat import admin as celery_admin
+from django.http import HttpRequest
 from django_celery_beat.models import (
     ClockedSchedule,
     CrontabSchedule,
@@ -10,34 +18,36 @@ from django_celery_beat.models import (
     SolarSchedule,
 )
 from unfold.admin import ModelAdmin
-from unfold.widgets import UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
+from unfold.decorators import display
 
-# Intervals and crontabs say everything: sunrise and single moments are of no use here.
+from indexes import schedules
+
 for model in (ClockedSchedule, CrontabSchedule, IntervalSchedule, PeriodicTask, SolarSchedule):
     admin.site.unregister(model)
 
 
-class TaskSelectWidget(UnfoldAdminSelectWidget, celery_admin.TaskSelectWidget):
-    """The registered tasks to choose from."""
-
-
-class PeriodicTaskForm(celery_admin.PeriodicTaskForm):
-    def __init__(self, *args: object, **kwargs: object) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["task"].widget = UnfoldAdminTextInputWidget()
-        self.fields["regtask"].widget = TaskSelectWidget()
-
-
 @admin.register(PeriodicTask)
-class PeriodicTaskAdmin(celery_admin.PeriodicTaskAdmin, ModelAdmin):
-    form = PeriodicTaskForm
+class PeriodicTaskAdmin(ModelAdmin):
+    list_display = ["name", "schedule", "last_run_at", "total_run_count", "enabled"]
+    list_display_links = None
+    list_select_related = ["crontab", "interval"]
+    search_fields = ["name"]
+    ordering = ["name"]
 
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
 
-@admin.register(IntervalSchedule)
-class IntervalScheduleAdmin(ModelAdmin):
-    pass
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
 
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
 
-@admin.register(CrontabSchedule)
-class CrontabScheduleAdmin(celery_admin.CrontabScheduleAdmin, ModelAdmin):
-    pass
+    @display(description="When")
+    def schedule(self, obj: PeriodicTask) -> str:
+        if obj.crontab is None:
+            said = str(obj.interval)
+            return said[:1].upper() + said[1:]
+        cron = obj.crontab
+        parts = (cron.minute, cron.hour, cron.day_of_month, cron.month_of_year, cron.day_of_week)
+        return schedules.in_words(" ".join(parts))
