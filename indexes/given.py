@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,9 @@ from indexes.schema import EndpointSpec
 from indexes.values import as_number
 
 Vector = npt.NDArray[np.float32]
+
+# The square of a unit vector differs from 1 by no more than 32 bits can tell.
+_UNIT = 1e-6
 
 
 def given_vector(value: Any, field: str, endpoint: EndpointSpec) -> Vector | None:
@@ -34,9 +38,11 @@ def given_vector(value: Any, field: str, endpoint: EndpointSpec) -> Vector | Non
         )
     with np.errstate(over="ignore"):
         vector = numbers.astype(np.float32, copy=False)
-    if not np.isfinite(vector).all():
+        # Finite only if every number is, and not too large for its square.
+        square = float(np.dot(vector, vector))
+    if not math.isfinite(square) and not np.isfinite(vector).all():
         raise _bad(field, "it holds NaN, or numbers too large for 32 bits")
-    if not endpoint.normalize:
+    if not endpoint.normalize or abs(square - 1) < _UNIT:
         return vector
     if not vector.any():
         raise _bad(field, "it is all zeros and cannot be scaled to length 1")

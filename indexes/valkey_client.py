@@ -107,7 +107,11 @@ class _Limited(valkey.Connection):
     def read_response(self, *args: Any, **kwargs: Any) -> Any:
         try:
             if self._sock is not None:
-                self._sock.settimeout(_remaining())
+                limit = _remaining()
+                current = self._sock.gettimeout() or 0.0
+                # For each of the replies to a pipeline: setting it gives up the interpreter.
+                if not limit <= current <= limit * 1.02:
+                    self._sock.settimeout(limit)
         except exceptions.TimeoutError:
             # The reply is still to come: the connection cannot be used again.
             self.disconnect()
