@@ -10,12 +10,15 @@ from django.urls import reverse
 from django.utils import timezone
 from django.utils.formats import date_format
 
-from indexes import cutover, limits, preconditions, schedules
+from indexes import cutover, limits, preconditions, refresh, schedules
 from indexes.admin.build_panels import Button, build_context, may_move, move_url
 from indexes.admin.pages import ago, count
-from indexes.models import IndexBuild, IndexDefinition
+from indexes.admin.refreshes import STATUS_COLOURS as REFRESH_COLOURS
+from indexes.models import IndexBuild, IndexDefinition, IndexRefresh
+from indexes.refresh import progress as refreshing
 
 Status = IndexBuild.Status
+SHOWN_REFRESHES = 3
 
 # Parts of a spec in the words of the form.
 PARTS = {
@@ -45,6 +48,8 @@ def panel_context(request: HttpRequest, definition: IndexDefinition) -> dict[str
         "changed": changed_parts(definition),
         "built_with": built_with(definition),
         "schedules": schedule_lines(definition, timezone.now()),
+        "refresh_problems": refresh.problems(definition),
+        "refreshes": last_refreshes(definition, timezone.now()),
         "judged_queries": definition.judgments.values("query").distinct().count(),
         "warnings": limits.warnings(definition),
         "problems": preconditions.problems(definition),
@@ -102,6 +107,27 @@ def schedule_lines(definition: IndexDefinition, now: datetime) -> list[str]:
             on = date_format(timezone.localtime(due), "M j, H:i")
             lines.append(f"{what}: {said[0].lower()}{said[1:]}, next on {on}.")
     return lines
+
+
+def last_refreshes(definition: IndexDefinition, now: datetime) -> list[dict[str, Any]]:
+    """Return the newest refreshes of an index, each with what came of it in words."""
+    rows = IndexRefresh.objects.filter(build__definition=definition).select_related("build")
+    return [
+        {
+            "refresh": row,
+            "status": row.get_status_display(),
+            "colour": REFRESH_COLOURS[row.status],
+            "said": _came_of(row, now),
+            "age": ago(row.finished_at or row.created_at),
+        }
+        for row in rows.order_by("-created_at")[:SHOWN_REFRESHES]
+    ]
+
+
+def _came_of(row: IndexRefresh, now: datetime) -> str:
+    if row.is_running:
+        return refreshing.line(row, now)
+    return row.error or refreshing.outcome(row)
 
 
 def _buttons(

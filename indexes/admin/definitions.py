@@ -27,6 +27,7 @@ from indexes.admin.judgments import JudgmentsMixin
 from indexes.admin.moves import person
 from indexes.admin.pages import ago, count, found, page, say
 from indexes.admin.readonly import ReadOnly
+from indexes.admin.refreshes import RefreshMixin
 from indexes.errors import BuildError
 from indexes.models import IndexBuild, IndexDefinition, IndexField
 from indexes.sampling import sample
@@ -63,7 +64,7 @@ class BuildInline(ReadOnly, BuildColumns, TabularInline):
 
 
 @admin.register(IndexDefinition)
-class IndexDefinitionAdmin(JudgmentsMixin, CapacityMixin, ModelAdmin):
+class IndexDefinitionAdmin(JudgmentsMixin, RefreshMixin, CapacityMixin, ModelAdmin):
     list_display = ["header", "live", "items", "age", "canary", "newest"]
     list_select_related = ["live_build", "canary_build", "endpoint", "source"]
     search_fields = ["slug", "name"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Page, ViewportSize
+    from playwright.sync_api import Locator, Page, ViewportSize
 
 WIDE: ViewportSize = {"width": 1280, "height": 900}
 NARROW: ViewportSize = {"width": 400, "height": 860}
@@ -44,6 +44,14 @@ class Camera:
         self.page.set_viewport_size(WIDE)
         assert too_wide <= 0, f"{self.page.url} is {too_wide} px too wide at 400 px"
 
+    def take_part(self, name: str, part: Locator) -> None:
+        """Save one part of the page, as the documents show it."""
+        if self.folder is not None:
+            # The buttons at the window's foot would cover what is tall.
+            self.page.set_viewport_size({**WIDE, "height": 2 * TALLEST})
+            part.screenshot(path=self.folder / f"{name}.png", animations="disabled")
+            self.page.set_viewport_size(WIDE)
+
     def _theme(self, *, dark: bool) -> None:
         self.page.evaluate("dark => document.documentElement.classList.toggle('dark', dark)", dark)
 
@@ -55,6 +63,7 @@ class Camera:
         self.page.set_viewport_size({**size, "height": SHORTEST})
         tall = self.page.evaluate("document.documentElement.scrollHeight")
         self.page.set_viewport_size({**size, "height": min(tall, height)})
+        self.page.evaluate("window.scrollTo(0, 0)")
         self.page.wait_for_timeout(250)
         suffix = "" if look == "light" else f"-{look}"
         self.page.screenshot(path=self.folder / f"{name}{suffix}.png", animations="disabled")

@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-REQUIRED = bool(os.environ.get("REQUIRE_BROWSER"))
+
 HELP = (
     "Install it (on Debian: apt-get install chromium), or name a Chromium or Chrome "
     "in the environment variable CHROMIUM."
@@ -26,6 +26,11 @@ def find() -> str | None:
         if path is not None and _starts(path):
             return path
     return None
+
+
+def required() -> bool:
+    """Tell whether a missing browser is an error."""
+    return bool(os.environ.get("REQUIRE_BROWSER"))
 
 
 def install() -> str | None:
@@ -45,8 +50,9 @@ def main() -> int:
     """Return 0 when there is a browser or none is required."""
     if find() or install():
         return 0
-    print(f"Browser tests {'need' if REQUIRED else 'are skipped without'} a browser. {HELP}")
-    return 1 if REQUIRED else 0
+    needed = required()
+    print(f"Browser tests {'need' if needed else 'are skipped without'} a browser. {HELP}")
+    return 1 if needed else 0
 
 
 def _starts(path: str) -> bool:

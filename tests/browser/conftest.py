@@ -39,7 +39,7 @@ def browser_path() -> str:
     """The path of Chromium. Tests that ask for it are skipped without one, or fail where it is required."""
     path = chromium.find()
     if path is None:
-        (pytest.fail if chromium.REQUIRED else pytest.skip)(f"no browser. {chromium.HELP}")
+        (pytest.fail if chromium.required() else pytest.skip)(f"no browser. {chromium.HELP}")
     return path
 
 

@@ -97,8 +97,11 @@ def test_a_model_is_upgraded_without_fear(site: Site, page: Page, camera: Camera
     ready = page.get_by_text(re.compile("another embedding model"))
     expect(ready.first).to_be_visible(timeout=BUILD_MS)
     expect(page.get_by_role("heading", name="Gates")).to_be_visible()
-    page.locator("details[data-rp-keep='gate-overlap'] summary").click()
-    camera.take("upgrade-gates", height=2400)
+    camera.take("upgrade-gates")
+    movers = page.locator("details[data-rp-keep='gate-overlap']")
+    movers.locator("summary").click()
+    expect(movers.get_by_text("Most changed")).to_be_visible()
+    camera.take_part("upgrade-movers", movers)
     assert live_for(site, 5) == {"products-v1"}
 
     click(page, "Canary…")
@@ -127,7 +130,7 @@ def test_a_model_is_upgraded_without_fear(site: Site, page: Page, camera: Camera
     expect(page.get_by_text("products-v2 is live.")).to_be_visible()
     settle(page)
     assert live_for(site) == {"products-v2"}
-    camera.take("upgrade-live")
+    camera.take_part("upgrade-timeline", page.get_by_label("Timeline"))
 
     click(page, "Roll back to products-v1…")
     camera.take("upgrade-roll-back")

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 from indexes import builds, cutover, valkey
 from indexes.admin.definition_panel import schedule_lines
-from indexes.models import IndexBuild, IndexDefinition
+from indexes.models import IndexBuild, IndexDefinition, IndexRefresh
 from surfaces.models import Surface
 from tests.indexes.admin_pages import FEW, address, built, ready, staff
 from tests.pages import text_of
@@ -191,3 +191,29 @@ def test_a_schedule_is_shown_on_the_page(admin_client, definition):
     said = text_of(admin_client.get(address("indexdefinition_change", definition)))
     assert "Full rebuild: daily at 03:30, next on" in said
     assert "The full rebuild of yesterday could not start." in said
+
+
+def test_the_panel_tells_of_the_last_refreshes(admin_client, definition):
+    page = address("indexdefinition_panel", definition)
+    assert "Last refreshes" not in text_of(admin_client.get(page))
+    refresh = definition.live_build.refreshes
+    refresh.create(status=IndexRefresh.Status.FAILED, error="The catalog is gone.")
+    running = refresh.create(status=IndexRefresh.Status.READING)
+    shown = admin_client.get(page)
+    assert re.search(
+        r"Reading the source products-v1, .* Failed .*The catalog is gone\.", text_of(shown)
+    )
+    assert 'data-running="1"' in shown.content.decode()
+    # One at a time.
+    button = re.search(r"<button[^>]*>\s*Refresh", shown.content.decode())
+    assert button is not None
+    assert "disabled" in button[0]
+    running.delete()
+    again = admin_client.get(page).content.decode()
+    assert 'data-running="1"' not in again
+    assert "disabled" not in re.search(r"<button[^>]*>\s*Refresh", again)[0]
+
+
+def test_without_a_live_build_there_is_nothing_to_refresh(admin_client, new_definition):
+    page = address("indexdefinition_panel", new_definition(FEW))
+    assert "Refresh" not in text_of(admin_client.get(page))
