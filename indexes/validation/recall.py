@@ -47,6 +47,8 @@ def measure(bench: Bench) -> Result:
         return skipped("The build has no items.")
     queries = made_queries(bench.own, vectors)
     truth = exact.search(bench.own, queries, k=K, seconds=EXACT_S, on_part=bench.stay)
+    if not truth.compared:
+        return skipped("The items of the build are being removed.")
     target = bench.definition.recall_target
     ef, curve = tune(
         bench.own, queries, truth, count=bench.count, target=target, on_search=bench.stay

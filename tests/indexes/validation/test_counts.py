@@ -3,7 +3,10 @@
 import pytest
 
 from indexes import valkey
-from indexes.models import GateResult
+from indexes.lease import Lease
+from indexes.models import GateResult, IndexBuild
+from indexes.validation import counts
+from indexes.validation.bench import Bench
 from tests.indexes.validation.cases import built, gate
 from tests.indexes.validation.words import rows
 
@@ -31,6 +34,26 @@ def test_rejected_rows_count_as_read(index):
     assert result.outcome == Outcome.PASSED
     assert result.message == "All 30 items are in the engine, 2 rows were rejected."
     assert result.detail == {"rows_read": 32, "written": 30, "rejected": 2, "indexed": 30}
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"cursor": 61, "total_rows": 61}, "1 of 61 rows are neither items nor rejected."),
+        ({"total_rows": 70}, "10 rows of the source were not read."),
+        ({"written": 64, "cursor": 64, "total_rows": 64}, "The engine holds 60 of 64 items."),
+    ],
+)
+def test_what_is_missing_is_said(index, changes, problem):
+    definition = index()
+    build = built(definition)
+    later = {"status": IndexBuild.Status.VALIDATING, **changes}
+    IndexBuild.objects.filter(pk=build.pk).update(**later)
+    lease = Lease.claim(build.pk)
+    assert lease is not None
+    result = counts.against_source(Bench(lease))
+    assert (result.outcome, result.figure) == (Outcome.FAILED, 60)
+    assert result.message.startswith(problem)
 
 
 def test_a_live_build_that_the_engine_lost_is_nothing_to_compare_with(index):

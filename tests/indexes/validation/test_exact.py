@@ -34,7 +34,7 @@ def test_it_finds_what_the_engine_finds_by_comparing_all(make_index, metric, mon
         ids = [key.decode().removeprefix(live.key_prefix) for key in neighbours.keys]
         assert ids == [hit.id for hit in hits]
         distances = [hit.distance for hit in hits]
-        np.testing.assert_allclose(neighbours.distances, distances, rtol=1e-4, atol=1e-4)
+        assert list(neighbours.distances) == pytest.approx(distances, rel=1e-4, abs=1e-4)
 
 
 def test_fewer_items_than_asked_for_are_all_found(make_index):
