@@ -46,8 +46,13 @@ class PeriodicTaskAdmin(ModelAdmin):
     @display(description="When")
     def schedule(self, obj: PeriodicTask) -> str:
         if obj.crontab is None:
-            said = str(obj.interval)
+            said = str(obj.interval or obj.solar or obj.clocked)
             return said[:1].upper() + said[1:]
         cron = obj.crontab
         parts = (cron.minute, cron.hour, cron.day_of_month, cron.month_of_year, cron.day_of_week)
-        return schedules.in_words(" ".join(parts))
+        text = " ".join(parts)
+        try:
+            return schedules.in_words(text)
+        except ValueError:
+            # Of another hand, in words that only the scheduler knows.
+            return text

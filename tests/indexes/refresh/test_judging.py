@@ -161,11 +161,12 @@ def test_an_item_that_the_api_deletes_while_its_text_is_embedded_stays_away(live
     content[0]["title"] = "Newer"
     respond = container.respond
 
-    def deleting(call: Call) -> Answer | None:
+    def deleting(call: Call) -> Answer:
         container.respond = respond
         item_calls.delete("products", ["i1"])
         connection.close()
-        return respond(call)
+        answered: Answer = respond(call)
+        return answered
 
     container.respond = deleting
     done = refreshed(live, content, at=ago(60))
@@ -181,12 +182,13 @@ def test_an_older_change_that_comes_while_its_text_is_embedded_is_written_over(
     content = [row(number, price=50) for number in range(1, 11)]
     respond = container.respond
 
-    def changing(call: Call) -> Answer | None:
+    def changing(call: Call) -> Answer:
         container.respond = respond
         # The text of i2 becomes another one after it was seen to be that of the source.
         item_calls.put("products", [row(2, title="Other")])
         connection.close()
-        return respond(call)
+        answered: Answer = respond(call)
+        return answered
 
     container.respond = changing
     content[0]["title"] = "Newer"

@@ -1,6 +1,7 @@
 """A refresh writes what differs and nothing else, on the real engine."""
 
 import threading
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -371,7 +372,7 @@ def test_a_worker_killed_while_it_removes_is_taken_over(live, model, monkeypatch
     monkeypatch.setattr(removing, "AT_ONCE", 1)
     rewrite(live, rows(7))
     started = refresh.start(live, enqueue=False)
-    monkeypatch.setattr(removing.time, "sleep", lambda seconds: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr(time, "sleep", lambda seconds: (_ for _ in ()).throw(Killed))
     with pytest.raises(Killed):
         refresh.run(started.pk)
     monkeypatch.undo()
