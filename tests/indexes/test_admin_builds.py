@@ -103,7 +103,10 @@ def test_gates_are_shown_with_figure_threshold_and_detail(admin_client, definiti
         "Items found by their own text Failed 0.812 0.900 81 of 100 items are found by their own text."
         in said
     )
-    assert re.search(r"Details of Items found by their own text Sampled: 100 Missed Id Text sku-1 <b>Cream</b>", said)
+    assert re.search(
+        r"Details of Items found by their own text Sampled: 100 Missed Id Text sku-1 <b>Cream</b>",
+        said,
+    )
     assert "<b>Cream</b>" not in page.content.decode()
 
 
