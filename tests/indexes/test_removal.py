@@ -33,7 +33,8 @@ def test_a_removal_drops_the_index_first_and_goes_on_in_further_messages(
     with django_capture_on_commit_callbacks() as messages:
         assert removal.remove(over.pk, seconds=0) is False
     assert valkey.drop_index(over.index_name) is False
-    assert left(over) == ITEMS - valkey.REMOVE_KEYS
+    # A node of a cluster may hold less than a step takes.
+    assert ITEMS - valkey.REMOVE_KEYS <= left(over) < ITEMS
     over.refresh_from_db()
     assert over.removed_at is None
     assert (timezone.now() - over.heartbeat_at).total_seconds() < 60
@@ -56,7 +57,8 @@ def test_the_items_of_a_deleted_build_go_in_turns_too(over, django_capture_on_co
     over.definition.delete()
     with django_capture_on_commit_callbacks() as messages:
         assert removal.remove_orphan(over.index_name, over.key_prefix, seconds=0) is False
-    assert left(over) == ITEMS - valkey.REMOVE_KEYS
+    # A node of a cluster may hold less than a step takes.
+    assert ITEMS - valkey.REMOVE_KEYS <= left(over) < ITEMS
     [message] = messages
     message()
     assert left(over) == 0

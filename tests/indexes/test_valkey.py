@@ -139,11 +139,13 @@ def test_a_removal_ends_in_time_and_goes_on_where_it_is_called_again(namespace: 
         return sum(held == [b"b"] for held in valkey.hash_fields(keys, ["a"], fresh=True))
 
     assert valkey.delete_prefix(f"{namespace}:", seconds=0) is False
-    assert left() == 1000 - valkey.REMOVE_KEYS
+    # A node of a cluster may hold less than a step takes.
+    assert 1000 - valkey.REMOVE_KEYS <= left() < 1000
     turns = 0
     while not valkey.delete_prefix(f"{namespace}:", seconds=0):
         turns += 1
-    assert (left(), turns) == (0, 9)
+    assert left() == 0
+    assert turns >= 9
 
 
 def test_a_document_only_moves_forward(namespace: str):
