@@ -57,7 +57,9 @@ def test_a_killed_worker_loses_and_doubles_nothing(
     model.texts.clear()
     going_on.clear()
     started = refresh.start(definition, enqueue=False)
-    broker = Celery(broker=settings.CELERY_BROKER_URL)
+    broker = Celery()
+    # Not its argument, which a variable of the environment would win over.
+    broker.conf.broker_read_url = broker.conf.broker_write_url = settings.CELERY_BROKER_URL
     broker.conf.broker_transport_options = {"global_keyprefix": f"{namespace}:celery:"}
     try:
         with worker(namespace, tmp_path) as first:
