@@ -262,6 +262,12 @@ UNFOLD: dict[str, Any] = {
                         "admin:indexes_indexbuild_changelist",
                         "indexes.view_indexbuild",
                     ),
+                    _page(
+                        "Refreshes",
+                        "sync",
+                        "admin:indexes_indexrefresh_changelist",
+                        "indexes.view_indexrefresh",
+                    ),
                     _page("Doctor", "stethoscope", "doctor", "indexes.view_indexbuild"),
                     _page(
                         "Endpoints",
