@@ -131,7 +131,7 @@ class _Item:
 
     def _replace(self, sent: Sent, row: str, *, deleted: bool = False) -> None:
         self.change.row, self.change.deleted, self.change.partial = row, deleted, False
-        self.change.version = sent.version
+        self.change.version, self.change.settled_at = sent.version, None
         self.exists = not deleted
         self.result = Change(sent.id, sent.version, sent.row)
 
@@ -147,6 +147,7 @@ class _Item:
             change.version = sent.version
         change.row = orjson.dumps(whole).decode()
         change.partial, change.deleted = change.partial or not holds, False
+        change.settled_at = None
         if change.partial:
             # Only what this call says: what an earlier one said, the builds have.
             whole = merged(before.row, row) if before is not None and before.row else row
@@ -234,7 +235,7 @@ class _Call:
         self._accepted += len(taken)
         self._writes += writes
         if item.result is not None:
-            change.newest, change.settled_at = item.newest, None
+            change.newest = item.newest
             self._changes.append(change)
 
     def _plan(
@@ -281,7 +282,7 @@ class _Call:
 
 
 # What a decision changes in a row and another round starts from again.
-_KEPT: Final = ("row", "deleted", "partial", "version")
+_KEPT: Final = ("row", "deleted", "partial", "version", "settled_at")
 
 
 def _item(change: ItemChange, state: State, blind: bool) -> _Item:

@@ -5,8 +5,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from django.utils import timezone
 
-from indexes import builds, item_calls, item_vectors
+from indexes import builds, changes, item_calls, item_vectors
 from indexes.errors import SearchUnavailable, UnknownIndex
 from indexes.models import IndexBuild, IndexDefinition, ItemChange
 from tests.indexes.item_calls import (
@@ -233,6 +234,28 @@ def test_an_item_that_comes_twice_is_as_in_two_calls(live: IndexBuild):
     assert outcome.accepted == 6
     assert held(live, "i1", "price", "brand") == ["11", "Beta"]
     assert held(live, "i2", "price") + held(live, "i9", "price") == ["22", "3"]
+
+
+def test_an_item_that_comes_twice_after_its_change_was_settled(live: IndexBuild):
+    put(row(1, price=10), row(2, price=20))
+    ItemChange.objects.update(settled_at=timezone.now())
+
+    put(
+        row(1, title="Another thing", price=11),
+        {"id": "i1", "brand": "Beta"},
+        {"id": "i2", "price": 21},
+        {"id": "i2", "brand": "Beta"},
+    )
+
+    assert held(live, "i1", "title", "price", "brand") == ["Another thing", "11", "Beta"]
+    assert vector_held(live, "i1") == pytest.approx(vector_of("Another thing"), abs=1e-6)
+    assert held(live, "i2", "price", "brand") == ["21", "Beta"]
+    whole, partial = ItemChange.objects.order_by("item_id")
+    assert (whole.partial, changes.row_of(whole)["title"]) == (False, "Another thing")
+    assert (partial.partial, changes.row_of(partial)) == (
+        True,
+        {"id": "i2", "price": 21, "brand": "Beta"},
+    )
 
 
 def test_without_the_model_only_new_texts_are_refused(
