@@ -124,16 +124,14 @@ def content_digest(item: CatalogItem) -> bytes:
 
     Over the text, the encoded fields in the order of their names, and the vector of the row.
     """
-    digest = blake2b(digest_size=DIGEST_BYTES)
     parts = [_text_bytes(item.text)]
     for name in sorted(item.fields):
         parts += (name.encode(), item.fields[name])
     if item.vector is not None:
         parts.append(encode_vector(item.vector))
-    for part in parts:
-        # The length first, or the end of one part could be the beginning of the next.
-        digest.update(len(part).to_bytes(4, "little") + part)
-    return digest.digest()
+    # The lengths first, or the end of one part could be the beginning of the next.
+    lengths = ",".join([str(len(part)) for part in parts])
+    return blake2b(b"".join((lengths.encode(), b";", *parts)), digest_size=DIGEST_BYTES).digest()
 
 
 def item_hash(item: CatalogItem, vector: bytes, *, row: int | None = None) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, field
 
@@ -63,14 +64,15 @@ def load_slice(
         )
         writer = stack.enter_context(HashWriter(beat=heart.beat))
         sources = VectorSources(build, spec, calls, heart.beat)
-        ahead = shards.ahead(shards.read(spec, rows, pace), heart.beat)
+        read = _looked_up(build, shards.read(spec, rows, pace))
+        ahead = shards.ahead(read, heart.beat)
         until = None
         for shard in stack.enter_context(closing(ahead)):
             now = time.monotonic()
             until = until or now + max(seconds, WORK_PER_SKIP * (now - opened))
-            read = len(shard.items) + len(shard.rejected)
+            count = len(shard.items) + len(shard.rejected)
             _load(lease, shard, sources, writer, heart)
-            pace.took(read, time.monotonic() - now)
+            pace.took(count, time.monotonic() - now)
             if time.monotonic() > until:
                 return False
     return True
@@ -112,22 +114,45 @@ def _load(
     heart.last = time.monotonic()
 
 
+def _looked_up(build: IndexBuild, stream: Iterable[Shard]) -> Iterator[Shard]:
+    """Yield shards with the rows that wrote their keys.
+
+    It runs while the shard before is written: ids that this one has too are left open.
+    """
+    before: set[str] = set()
+    for shard in stream:
+        closed = [numbered for numbered in shard.items if numbered.item.id not in before]
+        shard.written_by = _written_by(build, closed)
+        before = {numbered.item.id for numbered in shard.items}
+        yield shard
+
+
+def _written_by(build: IndexBuild, items: Sequence[Numbered]) -> dict[int, int | None]:
+    """Return the row that wrote the key of each row's item, None where there is none."""
+    keys = [build.key_prefix + numbered.item.id for numbered in items]
+    found = valkey.hash_fields(keys, [ROW_FIELD], fresh=True)
+    return {
+        numbered.row: None if row is None else int(row)
+        for numbered, [row] in zip(items, found, strict=True)
+    }
+
+
 def _set_duplicates_aside(build: IndexBuild, shard: Shard) -> set[int]:
     """Reject items whose key an earlier row wrote; return the rows whose key they themselves wrote.
 
     Those were written by a worker that did not get to commit the shard.
     """
-    keys = [build.key_prefix + numbered.item.id for numbered in shard.items]
-    written_by = valkey.hash_fields(keys, [ROW_FIELD], fresh=True)
+    left_open = [numbered for numbered in shard.items if numbered.row not in shard.written_by]
+    written_by = shard.written_by | _written_by(build, left_open)
     fresh: list[Numbered] = []
     repeated = set()
-    for numbered, [row] in zip(shard.items, written_by, strict=True):
-        if row is not None and int(row) != numbered.row:
-            problem = shards.duplicate(numbered.item, int(row))
-            shard.reject(numbered.row, problem, numbered.content)
+    for numbered in shard.items:
+        first = written_by[numbered.row]
+        if first is not None and first != numbered.row:
+            shard.reject(numbered.row, shards.duplicate(numbered.item, first), numbered.content)
             continue
         fresh.append(numbered)
-        if row is not None:
+        if first is not None:
             repeated.add(numbered.row)
     shard.items = fresh
     return repeated

@@ -40,11 +40,15 @@ class Numbered(NamedTuple):
 
 @dataclass
 class Shard:
-    """What becomes of some rows of the source; ``last`` is the number of the last one."""
+    """What becomes of some rows of the source; ``last`` is the number of the last one.
+
+    ``written_by`` has the rows that wrote the keys of its items, as far as that is known.
+    """
 
     last: int = 0
     items: list[Numbered] = field(default_factory=list)
     rejected: list[RejectedRow] = field(default_factory=list)
+    written_by: dict[int, int | None] = field(default_factory=dict)
 
     def reject(self, row: int, error: RowError, content: str) -> None:
         """Keep a row that is no item, with the reason."""

@@ -156,7 +156,9 @@ def _tags(field: FieldSpec, value: object) -> str:
 
 
 def _clean_tag(value: object) -> str:
-    return _CONTROLS.sub("", tag_text(value)).strip(_ASCII_WHITESPACE)
+    text = tag_text(value)
+    # Nearly every tag is printable, which is quicker to see.
+    return text if text.isprintable() else _CONTROLS.sub("", text).strip(_ASCII_WHITESPACE)
 
 
 def _within(tag: str) -> str:

@@ -180,7 +180,7 @@ def test_a_damaged_vector_is_not_reused(define, embedder):
 def test_the_output_of_the_job_is_taken_where_there_is_one(define, embedder, monkeypatch):
     asked: list[tuple[int, int]] = []
 
-    def vectors(build: IndexBuild, first_row: int, last_row: int) -> dict[int, Any]:
+    def vectors(build: IndexBuild, first_row: int, last_row: int, **_: Any) -> dict[int, Any]:
         asked.append((first_row, last_row))
         every = {row: np.array([row, 5], dtype=np.float32) for row in range(1, 26) if row != 13}
         return {row: vector for row, vector in every.items() if first_row <= row <= last_row}
