@@ -13,9 +13,11 @@ from datetime import datetime, timedelta
 from typing import Any, Final
 
 import orjson
+from django.db import transaction
 from django.db.models import Exists, OuterRef, Q
 from django.utils import timezone
 
+from indexes import index_lock
 from indexes.models import IndexBuild, ItemChange
 
 Status = IndexBuild.Status
@@ -74,12 +76,16 @@ def prune() -> int:
         deleted=True, newest__isnull=False, changed_at__gt=timezone.now() - KEEP_DELETIONS
     )
     settled = ItemChange.objects.exclude(settled_at=None).exclude(remembered)
-    ids = settled.filter(~Exists(under_way)).order_by("pk").values_list("pk", flat=True)
+    settled = settled.filter(~Exists(under_way))
     pruned = 0
-    # In steps: one statement for millions would hold their locks for its whole time.
-    while step := list(ids[:_STEP]):
-        deleted, _ = ItemChange.objects.filter(pk__in=step).exclude(settled_at=None).delete()
-        pruned += deleted
-        if not deleted:
-            break
+    for definition_id in settled.order_by().values_list("definition_id", flat=True).distinct():
+        ids = settled.filter(definition_id=definition_id).order_by("pk").values("pk")
+        deleted = _STEP
+        # In steps: one statement for millions would hold their locks for its whole time.
+        while deleted == _STEP:
+            with transaction.atomic():
+                # A call counts on the rows that it found to be there until it has locked them.
+                index_lock.hold(definition_id)
+                deleted, _ = ItemChange.objects.filter(pk__in=ids[:_STEP]).delete()
+            pruned += deleted
     return pruned

@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.utils import timezone
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexes import builds, index_lock, item_calls
+from indexes import builds, changes, index_lock, item_calls
 from indexes.models import IndexBuild, IndexDefinition, ItemChange
 from tests.indexes.item_calls import Model, build_live, counted, held, row
 
@@ -176,3 +177,23 @@ def test_a_call_waits_for_a_build_that_catches_up_no_longer_than_it_may(
         in_threads(work, threads=1)
 
     assert item_calls.put("products", [row(1)]).accepted == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_no_change_is_pruned_from_under_a_call(live: IndexBuild):
+    item_calls.put("products", [row(1)])
+    ItemChange.objects.update(settled_at=timezone.now())
+
+    def prune() -> int:
+        try:
+            return changes.prune()
+        finally:
+            connection.close()
+
+    with ThreadPoolExecutor(1) as pool:
+        with transaction.atomic():
+            index_lock.share(live.definition_id)
+            pruned = pool.submit(prune)
+            with pytest.raises(TimeoutError):
+                pruned.result(timeout=0.5)
+        assert pruned.result(timeout=10) == 1
