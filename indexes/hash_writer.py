@@ -18,7 +18,8 @@ from types import TracebackType
 from typing import Any, Final
 
 from indexes.errors import SearchError, SearchTimeout
-from indexes.valkey_client import Command, write
+from indexes.valkey_client import write
+from indexes.valkey_servers import Command
 
 CONNECTIONS: Final = 4
 PIPELINE_BYTES: Final = 16 << 10

@@ -25,7 +25,7 @@ from indexes.naming import (
     VERSION_FIELD,
 )
 from indexes.valkey import key_bytes
-from indexes.valkey_client import Arg, Command
+from indexes.valkey_servers import Arg, Command
 
 # Of one pipeline. A call that waits longer is answered sooner by a refusal.
 TIMEOUT_S: Final = 10.0

@@ -18,17 +18,11 @@ from indexes.hash_writer import CONNECTIONS as WRITE_CONNECTIONS  # noqa: F401
 from indexes.hash_writer import PIPELINE_BYTES as BATCH_BYTES  # noqa: F401
 from indexes.hash_writer import HashWriter
 from indexes.schema import IndexSpec
-from indexes.valkey_client import (
-    DEFAULT_TIMEOUT_S,
-    Command,
-    Servers,
-    read,
-    read_stream,
-    time_limit,
-    write,
-)
+from indexes.valkey_client import read, read_stream, write
 from indexes.valkey_client import reader as reader
 from indexes.valkey_client import writer as writer
+from indexes.valkey_connections import DEFAULT_TIMEOUT_S, time_limit
+from indexes.valkey_servers import Command, Servers
 
 Key = str | bytes
 _Keyed = tuple[bytes, Command]

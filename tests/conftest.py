@@ -88,11 +88,12 @@ def _leave_nothing_behind() -> Iterator[None]:
         return
     from indexes import valkey, valkey_client
     from indexes.errors import SearchUnavailable
+    from indexes.valkey_connections import DEFAULT_TIMEOUT_S
 
     # A server that died has nothing left to remove.
     with suppress(SearchUnavailable):
         names = valkey_client.read(
-            lambda servers: servers.run("FT._LIST"), valkey_client.DEFAULT_TIMEOUT_S, fresh=True
+            lambda servers: servers.run("FT._LIST"), DEFAULT_TIMEOUT_S, fresh=True
         )
         for name in map(bytes.decode, names):
             if name.startswith(settings.VALKEY_NAMESPACE):

@@ -18,7 +18,8 @@ from django.conf import settings
 from indexes import valkey
 from indexes.errors import SearchIndexMissing
 from indexes.naming import index_name
-from indexes.valkey_client import DEFAULT_TIMEOUT_S, read
+from indexes.valkey_client import read
+from indexes.valkey_connections import DEFAULT_TIMEOUT_S
 
 _SLUG = r"[a-z0-9]+(?:-[a-z0-9]+)*"
 

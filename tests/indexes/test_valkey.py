@@ -31,7 +31,8 @@ from indexes.errors import (
 )
 from indexes.schema import LiveIndex
 from indexes.valkey import VersionedDocument
-from indexes.valkey_client import time_limit, translated
+from indexes.valkey_connections import time_limit
+from indexes.valkey_errors import translated
 from tests.indexes.conftest import direction, item_hash, spec_of
 from tests.indexes.servers import PrivateServer, cluster_node, form_cluster
 
