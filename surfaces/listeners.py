@@ -21,7 +21,7 @@ def connect() -> None:
     live_build_changed.connect(on_live_build, dispatch_uid="surfaces")
     m2m_changed.connect(on_key_surfaces, sender=ApiKey.surfaces.through, dispatch_uid="surfaces")
     m2m_changed.connect(on_key_indexes, sender=ApiKey.indexes.through, dispatch_uid="surfaces")
-    for model in (Surface, ApiKey):
+    for model in (Surface, ApiKey, IndexDefinition):
         post_delete.connect(on_delete, sender=model, dispatch_uid="surfaces")
     registry.loader = snapshot.read
     registry.prepare = wiring.warm

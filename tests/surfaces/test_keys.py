@@ -102,6 +102,15 @@ def test_a_key_names_the_indexes_whose_items_it_may_change(definition):
     assert scope(keys.issue("feed", [], [definition])[0]).indexes == (definition.slug,)
 
 
+def test_a_key_loses_an_index_that_is_deleted(definition):
+    """Or it could change the items of a later one of the same name."""
+    key, _ = keys.issue("feed", [], [definition])
+    before = version()
+    definition.delete()
+    assert version() > before
+    assert scope(key).indexes == ()
+
+
 def test_every_change_of_its_indexes_raises_the_version(definition):
     key, _ = keys.issue("shop")
     seen = [version()]
