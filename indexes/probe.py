@@ -13,6 +13,8 @@ import numpy as np
 
 from indexes.embedding import embed_query
 from indexes.errors import EmbeddingOtherModel
+from indexes.given import Vector
+from indexes.items import decode_vector
 from indexes.schema import PROBE_TEXT, EndpointSpec, LiveIndex
 
 # The same model on other hardware, in other batches or rounded otherwise stays above
@@ -28,15 +30,24 @@ def check_model(index: LiveIndex, endpoint: EndpointSpec) -> None:
     """
     # As an item, not as a query: models with prefixes embed the two differently.
     as_item = endpoint.model_copy(update={"query_prefix": endpoint.passage_prefix})
-    now = embed_query(as_item, PROBE_TEXT).astype(np.float64)
+    now = embed_query(as_item, PROBE_TEXT)
     if not index.probe:
         return
-    then = np.frombuffer(b64decode(index.probe), dtype="<f4").astype(np.float64)
-    lengths = float(np.linalg.norm(now) * np.linalg.norm(then))
-    cosine = float(now @ then) / lengths if now.shape == then.shape and lengths else 0.0
-    if cosine < MIN_COSINE:
+    then = decode_vector(b64decode(index.probe))
+    alike = cosine(then, now)
+    if alike < MIN_COSINE:
         raise EmbeddingOtherModel(
             f'The embedding endpoint "{endpoint.slug}" answers other vectors than when '
-            f"{index.label} was built (cosine {cosine:.2f} for the same text). Put the model back "
+            f"{index.label} was built (cosine {alike:.2f} for the same text). Put the model back "
             "behind it, or build the index again."
         )
+
+
+def cosine(one: Vector, other: Vector) -> float:
+    """Return the cosine of two vectors; 0 where one has no direction or another dimension."""
+    if one.shape != other.shape:
+        return 0.0
+    # In 64 bits, as squares leave the range of 32 bits early.
+    before, after = one.astype(np.float64), other.astype(np.float64)
+    lengths = float(np.linalg.norm(before) * np.linalg.norm(after))
+    return float(before @ after) / lengths if lengths else 0.0

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-import numpy as np
 from django.conf import settings
 
 from indexes import limits
 from indexes.embedding import embed_passages
 from indexes.errors import EmbeddingError, SearchError
 from indexes.fleet.findings import Finding, Kind, Severity
+from indexes.given import Vector
+from indexes.items import decode_vector
 from indexes.limits import Fleet
 from indexes.models import IndexBuild, IndexDefinition
+from indexes.probe import MIN_COSINE, cosine
 from indexes.schema import PROBE_TEXT, EndpointSpec
 from indexes.valkey_client import replica_state
 
-# Vectors of one text by one model differ by rounding alone; by two models they hardly agree.
-SAME_MODEL: float = 0.9
+# A page waits for the answer, and one that is given later is no help to a query.
+PROBE_S = 5.0
 # So far a replica may be behind without a word: a pipeline or two.
 BEHIND_BYTES = 16 << 20
 
@@ -27,7 +29,7 @@ def of_endpoints(builds: Iterable[IndexBuild]) -> Iterator[Finding]:
 
     Calls each endpoint once.
     """
-    answers: dict[str, np.ndarray | str] = {}
+    answers: dict[str, Vector | str] = {}
     for build in builds:
         if build.status != IndexBuild.Status.LIVE:
             continue
@@ -45,7 +47,11 @@ def of_endpoints(builds: Iterable[IndexBuild]) -> Iterator[Finding]:
                 advice="Look at the endpoint in SageMaker, and try it on its page here.",
                 build_id=build.pk,
             )
-        elif build.probe and (alike := _cosine(bytes(build.probe), answer)) < SAME_MODEL:
+            continue
+        if not build.probe:
+            continue
+        alike = cosine(decode_vector(bytes(build.probe)), answer)
+        if alike < MIN_COSINE:
             yield Finding(
                 kind=Kind.MODEL_CHANGED,
                 target=str(build.pk),
@@ -108,20 +114,13 @@ def of_server(fleet: Fleet, definitions: Iterable[IndexDefinition]) -> Iterator[
             )
 
 
-def _probe(endpoint: EndpointSpec) -> np.ndarray | str:
+def _probe(endpoint: EndpointSpec) -> Vector | str:
     try:
-        [vector] = embed_passages(endpoint, [PROBE_TEXT])
+        vectors = embed_passages(endpoint, [PROBE_TEXT], within_s=PROBE_S)
     except EmbeddingError as error:
         return str(error)
-    return np.asarray(vector, dtype=np.float32)
-
-
-def _cosine(probe: bytes, vector: np.ndarray) -> float:
-    before = np.frombuffer(probe, dtype="<f4")
-    if before.shape != vector.shape:
-        return 0.0
-    size = float(np.linalg.norm(before) * np.linalg.norm(vector))
-    return float(before @ vector) / size if size else 0.0
+    vector: Vector = vectors[0]
+    return vector
 
 
 def _replica_problem(url: str) -> str:

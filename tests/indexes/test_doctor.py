@@ -18,7 +18,7 @@ from django.utils import timezone
 from indexes import builds, doctor, valkey
 from indexes.doctor import Finding, Kind, Report
 from indexes.errors import BuildError, SearchIndexMissing
-from indexes.fleet import holdings, inventory
+from indexes.fleet import holdings, inventory, surroundings
 from indexes.items import encode_vector
 from indexes.models import BuildTransition, IndexBuild, IndexDefinition, ItemChange
 from indexes.naming import index_name, key_prefix
@@ -352,6 +352,19 @@ class TestEndpoint:
         stand()
         container.respond = lambda call: None
         assert found(doctor.examine(5)) == [Kind.ENDPOINT_AWAY]
+
+    def test_one_that_hangs_holds_nothing_up(
+        self, stand: Stand, container: Container, monkeypatch: pytest.MonkeyPatch
+    ):
+        monkeypatch.setattr(surroundings, "PROBE_S", 0.3)
+        stand()
+        over = threading.Event()
+        container.respond = lambda call: over.wait(30) and None
+        try:
+            assert found(doctor.examine(5)) == [Kind.ENDPOINT_AWAY]
+        finally:
+            over.set()
+        assert len(container.calls) == 1
 
     def test_it_is_called_once_for_all_builds_of_it(self, stand: Stand, container: Container):
         stand()
