@@ -19,7 +19,7 @@ CHANGES = "change_indexdefinition"
 
 @pytest.fixture
 def live(define: Any, model: Any) -> IndexDefinition:
-    definition = define()
+    definition: IndexDefinition = define()
     build_live(definition)
     definition.refresh_from_db()
     return definition

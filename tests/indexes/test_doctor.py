@@ -25,7 +25,7 @@ from indexes.naming import index_name, key_prefix
 from indexes.schema import EndpointSpec
 from tests.fixtures_indexes import insert_definition
 from tests.indexes.conftest import item_hash, spec_of
-from tests.indexes.containers import Container, answer
+from tests.indexes.containers import Call, Container, answer
 from tests.indexes.servers import PrivateServer
 from tests.pages import text_of
 
@@ -259,6 +259,23 @@ class TestMissingIndex:
         assert build.status == Status.CANCELLED
         assert build.definition.builds.get(status=Status.PENDING).number == 2
 
+    def test_one_that_ends_meanwhile_gets_no_index(
+        self, stand: Stand, monkeypatch: pytest.MonkeyPatch
+    ):
+        stand()
+        build = stand(Status.READY, number=2)
+        valkey.drop_index(build.index_name)
+        finding = only(look())
+
+        def count(prefix: str, *, enough: int) -> int:
+            IndexBuild.objects.filter(pk=build.pk).update(status=Status.RETIRED)
+            return enough
+
+        monkeypatch.setattr(inventory, "count", count)
+        with pytest.raises(BuildError, match="retired"):
+            mend(finding)
+        assert build.index_name not in inventory.indexes()
+
     @pytest.mark.parametrize("status", [Status.PENDING, Status.CREATING])
     def test_one_that_has_not_come_so_far_misses_nothing(self, stand: Stand, status: str):
         build = stand(status, items=0)
@@ -359,7 +376,11 @@ class TestEndpoint:
         monkeypatch.setattr(surroundings, "PROBE_S", 0.3)
         stand()
         over = threading.Event()
-        container.respond = lambda call: over.wait(30) and None
+
+        def hang(call: Call) -> None:
+            over.wait(30)
+
+        container.respond = hang
         try:
             assert found(doctor.examine(5)) == [Kind.ENDPOINT_AWAY]
         finally:

@@ -27,7 +27,7 @@ def build(definition) -> IndexBuild:
 
 def lines(build: IndexBuild) -> list[tuple[str, str, str | None, str]]:
     return [
-        (line.from_status, line.to_status, line.by and line.by.username, line.why)
+        (line.from_status, line.to_status, line.by.username if line.by else None, line.why)
         for line in build.transitions.all()
     ]
 

@@ -42,7 +42,9 @@ def until(told: Callable[[], bool], what: str) -> None:
 
 def content() -> tuple[list[dict[str, Any]], dict[str, dict[str, Any]], dict[int, str]]:
     """Return the rows, the items they make, and the reasons of those that make none."""
-    rows = [{"id": f"p{n}", "title": f"product {n}", "price": n} for n in range(1, ROWS + 1)]
+    rows: list[dict[str, Any]] = [
+        {"id": f"p{n}", "title": f"product {n}", "price": n} for n in range(1, ROWS + 1)
+    ]
     bad = {100: "missing_id", 700: "bad_numeric", 701: "duplicate_id", 1400: "duplicate_id"}
     del rows[99]["id"]
     rows[699]["price"] = "cheap"

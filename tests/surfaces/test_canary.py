@@ -30,6 +30,11 @@ def plan_with(percent: float, index: LiveIndex | None = None, **changes) -> Plan
     return beside(plan, published, Canary(percent=percent, index=index or trial()))
 
 
+def canary_of(plan: Plan) -> Plan:
+    assert plan.canary is not None
+    return plan.canary.plan
+
+
 def sessions(plan: Plan, count: int = 2000) -> set[str]:
     """Those of some sessions that the canary answers."""
     names = [f"session-{number}" for number in range(count)]
@@ -39,7 +44,9 @@ def sessions(plan: Plan, count: int = 2000) -> set[str]:
 
 def test_it_has_the_build_and_endpoint_of_its_own_and_the_list_of_the_live_one():
     plan = plan_with(10, trial(endpoint=OTHER_ENDPOINT))
-    own = plan.canary.plan
+    own = canary_of(plan)
+    assert plan.endpoint
+    assert own.endpoint
     assert (plan.build, plan.variant, plan.endpoint.slug) == ("products-v1", None, "words")
     assert (own.build, own.variant, own.endpoint.slug) == ("products-v2", "canary", "new")
     assert own.published is plan.published
@@ -95,7 +102,7 @@ def test_one_that_lacks_a_field_of_the_surface_does_not_compile():
 def test_the_answer_names_the_build_and_the_variant():
     fakes = Fakes()
     plan = plan_with(10)
-    live, canary = fakes.ask(plan, query="shoes"), fakes.ask(plan.canary.plan, query="shoes")
+    live, canary = fakes.ask(plan, query="shoes"), fakes.ask(canary_of(plan), query="shoes")
     assert (live.build, live.variant) == ("products-v1", None)
     assert (canary.build, canary.variant) == ("products-v2", "canary")
 
@@ -103,6 +110,7 @@ def test_the_answer_names_the_build_and_the_variant():
 def test_what_it_fails_at_gets_the_fallback_as_live():
     fakes = Fakes()
     fakes.index.error = SearchUnavailable("down")
-    answer = fakes.ask(plan_with(10).canary.plan, query="shoes")
+    answer = fakes.ask(canary_of(plan_with(10)), query="shoes")
+    assert answer.fallback
     assert answer.fallback.reason == "search:unavailable"
     assert (answer.variant, ids(answer)) == ("canary", ["c1"])

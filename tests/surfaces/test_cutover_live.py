@@ -74,7 +74,7 @@ class History:
         live, canary = definition.live_build, definition.canary_build
         assert live is not None
         percent = definition.canary_percent
-        self.states.append(Pointers(before, live.label, canary and canary.label, percent))
+        self.states.append(Pointers(before, live.label, canary.label if canary else None, percent))
         self.committed.append(after)
         time.sleep(PROPAGATION_S + SETTLED_S)
 

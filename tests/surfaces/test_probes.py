@@ -155,12 +155,18 @@ ENDPOINT = EndpointSpec(
 )  # fmt: skip
 
 
+class Fixed(Container):
+    """Answers ``vector`` to every text."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.vector = list(VECTOR)
+        self.respond = lambda call: answer([self.vector])
+
+
 @pytest.fixture
 def container(monkeypatch):
-    """An embedding container that answers ``vector`` to every text."""
-    container = Container()
-    container.vector = list(VECTOR)
-    container.respond = lambda call: answer([container.vector])
+    container = Fixed()
     container.start()
     monkeypatch.setenv("AWS_ENDPOINT_URL_SAGEMAKER_RUNTIME", container.url)
     sagemaker.forget_clients()
@@ -230,7 +236,9 @@ def test_a_model_that_changes_behind_its_name_is_noticed_and_heals(container, mo
     [(slug, problem)] = wiring.recheck([served]).items()
     assert slug == "shelf"
     assert 'endpoint "container" answers other vectors than when products-v1 was built' in problem
-    assert fakes.ask(served, query="shoes").fallback.reason == "embed:other_model"
+    fallback = fakes.ask(served, query="shoes").fallback
+    assert fallback
+    assert fallback.reason == "embed:other_model"
 
     container.vector = list(VECTOR)
     _until(lambda: not wiring.recheck([served]))

@@ -422,6 +422,7 @@ def test_a_canary_stands_beside_the_plan_and_is_made_ready_too():
     assert builds_of(registry) == {"shelf": ("products-v1", "products-v2")}
     assert seen == ["products-v1", "products-v2"]
     [plan] = registry.plans()
+    assert plan.canary
     assert plan.canary.share == 0.05
     store.put(snapshot(2, published()))
     registry.refresh()
