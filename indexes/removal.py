@@ -68,13 +68,20 @@ def remove_orphan(
     *,
     seconds: float = TURN_S,
 ) -> bool:
-    """Take the index, items and job of a build away whose row is deleted, as ``remove`` does."""
+    """Take the index, items and job of a build away whose row is deleted, as ``remove`` does.
+
+    It ends as soon as another build has the names: made by a definition of the same slug,
+    that one clears them itself, and what it writes then is its own.
+    """
     _end_job(batch_job or {})
-    if IndexBuild.objects.filter(index_name=name).exists():
-        # A definition of the same slug was made since: its build clears the names itself.
+
+    def unowned() -> bool:
+        return not IndexBuild.objects.filter(index_name=name).exists()
+
+    if not unowned():
         return True
     valkey.drop_index(name)
-    if valkey.delete_prefix(prefix, seconds=seconds):
+    if valkey.delete_prefix(prefix, seconds=seconds, still=unowned) or not unowned():
         return True
     enqueue("remove_orphan", name, prefix)
     return False

@@ -22,7 +22,7 @@ from indexes.valkey_client import read, read_stream, write
 from indexes.valkey_client import reader as reader
 from indexes.valkey_client import writer as writer
 from indexes.valkey_connections import DEFAULT_TIMEOUT_S, time_limit
-from indexes.valkey_servers import Command, Servers
+from indexes.valkey_servers import Command, Servers, Still
 
 Key = str | bytes
 _Keyed = tuple[bytes, Command]
@@ -124,10 +124,11 @@ def write_hashes(items: Iterable[tuple[Key, Mapping[str, Any]]]) -> int:
         return writer.flush()
 
 
-def delete_prefix(prefix: str, *, seconds: float = math.inf) -> bool:
+def delete_prefix(prefix: str, *, seconds: float = math.inf, still: Still = lambda: True) -> bool:
     """Remove the keys that start with the prefix, for about ``seconds``; True when none is left.
 
     In small steps, each with a pause as long as the step took, so that searches run between.
+    It ends when ``still``, asked before each step, says that they are not to be removed any more.
     """
     pattern = _starting_with(prefix)
     # Counted from the first step, as the first key may lie behind many others.
@@ -144,7 +145,9 @@ def delete_prefix(prefix: str, *, seconds: float = math.inf) -> bool:
         return True
 
     return write(
-        lambda servers: servers.remove(pattern, REMOVE_KEYS, rest), timeout_s=None, repeatable=True
+        lambda servers: servers.remove(pattern, REMOVE_KEYS, rest, still),
+        timeout_s=None,
+        repeatable=True,
     )
 
 

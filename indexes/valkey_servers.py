@@ -26,6 +26,8 @@ Arg = str | bytes | int
 Command = tuple[Arg, ...]
 # Told how long a step took, in seconds; waits, and says whether to go on.
 Rest = Callable[[float], bool]
+# Asked right before each step of a removal whether its keys are still to be removed.
+Still = Callable[[], bool]
 
 # What a node may take to tell the map of the cluster, which another can tell too.
 _MAP_TIMEOUT_S: Final = 1.0
@@ -55,10 +57,11 @@ class Servers(Protocol):
         One may come twice.
         """
 
-    def remove(self, pattern: str, step: int, rest: Rest) -> bool:
+    def remove(self, pattern: str, step: int, rest: Rest, still: Still = lambda: True) -> bool:
         """Remove the keys that match a pattern, so many at a time, with a rest after each time.
 
-        True when none is left; False when a rest said that it is enough for now.
+        True when none is left; False when a rest said that it is enough for now, or when
+        they are not to be removed any more.
         """
 
     def confirm(self, key: str) -> bool:
@@ -98,9 +101,12 @@ class Single:
             over = cursor == 0
             yield keys
 
-    def remove(self, pattern: str, step: int, rest: Rest) -> bool:
+    def remove(self, pattern: str, step: int, rest: Rest, still: Still = lambda: True) -> bool:
         keys = chain.from_iterable(self.scan(pattern, _SCAN_KEYS))
         while batch := list(islice(keys, step)):
+            # Among many other keys, finding these may have taken long.
+            if not still():
+                return False
             started = monotonic()
             self.pipeline([(key, ("UNLINK", key)) for key in batch])
             if not rest(monotonic() - started):
@@ -156,8 +162,8 @@ class Cluster:
         for node in self._nodes():
             yield from node.scan(pattern, step)
 
-    def remove(self, pattern: str, step: int, rest: Rest) -> bool:
-        return all(node.remove(pattern, step, rest) for node in self._nodes())
+    def remove(self, pattern: str, step: int, rest: Rest, still: Still = lambda: True) -> bool:
+        return all(node.remove(pattern, step, rest, still) for node in self._nodes())
 
     def confirm(self, key: str) -> bool:
         # Each node takes only keys of its own slots.

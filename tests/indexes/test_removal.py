@@ -1,5 +1,8 @@
 """Taking builds out of the engine in steps: what a turn leaves, and who goes on with it."""
 
+import itertools
+from collections.abc import Callable
+
 import pytest
 from django.utils import timezone
 
@@ -62,6 +65,36 @@ def test_the_items_of_a_deleted_build_go_in_turns_too(over, django_capture_on_co
     [message] = messages
     message()
     assert left(over) == 0
+
+
+def test_a_new_build_of_the_same_name_keeps_what_it_writes_meanwhile(
+    over, monkeypatch, new_definition, django_capture_on_commit_callbacks
+):
+    """A definition of the same slug is made and built while the old keys are removed."""
+    IndexBuild.objects.filter(pk=over.pk).update(removed_at=timezone.now())
+    over.definition.delete()
+    delete_prefix = valkey.delete_prefix
+    asked = itertools.count(1)
+
+    def delete_meanwhile(prefix: str, *, seconds: float, still: Callable[[], bool]) -> bool:
+        def built_by_the_second_step() -> bool:
+            if next(asked) == 2:
+                IndexBuild.objects.create(
+                    definition=new_definition(PRODUCTS[:1], slug="other"),
+                    number=1,
+                    spec=over.spec,
+                    index_name=over.index_name,
+                    key_prefix=over.key_prefix,
+                )
+            return still()
+
+        return delete_prefix(prefix, seconds=seconds, still=built_by_the_second_step)
+
+    monkeypatch.setattr(valkey, "delete_prefix", delete_meanwhile)
+    with django_capture_on_commit_callbacks() as messages:
+        assert removal.remove_orphan(over.index_name, over.key_prefix) is True
+    assert messages == []
+    assert left(over) == ITEMS - valkey.REMOVE_KEYS
 
 
 def test_each_step_is_followed_by_a_rest(namespace):
