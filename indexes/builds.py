@@ -23,7 +23,7 @@ from indexes.errors import BuildError, IndexesError
 from indexes.lease import Lease, LeaseLost
 from indexes.models import IndexBuild, IndexDefinition
 from indexes.naming import index_name, key_prefix
-from indexes.preconditions import check_indexed, check_loaded, check_source, problems
+from indexes.preconditions import check_indexed, check_loaded, check_server, check_source, problems
 from indexes.progress import SILENCE
 from indexes.queue import enqueue as send
 from indexes.removal import remove, remove_orphan
@@ -170,10 +170,11 @@ def _turn(lease: Lease, seconds: float) -> float | None:
 def _create(lease: Lease) -> None:
     build = lease.build
     spec = build.to_spec()
-    probe = check_source(build)
-    lease.save()
     # Left over from a worker that died here, or from a definition of the same slug.
     valkey.drop_index(build.index_name)
+    check_server(spec)
+    probe = check_source(build)
+    lease.save()
     while not valkey.delete_prefix(build.key_prefix, seconds=1):
         lease.save()
     valkey.create_index(build.index_name, build.key_prefix, spec)

@@ -9,13 +9,14 @@ from __future__ import annotations
 from collections import Counter
 from itertools import islice
 
+from indexes import limits
 from indexes.catalog import read_rows
 from indexes.commands import IndexState
 from indexes.embedding import embed_passages
-from indexes.errors import BuildError, RowError
+from indexes.errors import BuildError, RowError, SearchError
 from indexes.items import PLACEHOLDER, ItemMaker, encode_vector
 from indexes.models import IndexBuild, IndexDefinition
-from indexes.schema import PROBE_TEXT
+from indexes.schema import PROBE_TEXT, IndexSpec
 
 # An index may be built from old and new settings side by side; more than that is a mistake.
 MAX_RUNNING = 2
@@ -46,6 +47,18 @@ def problems(definition: IndexDefinition) -> list[str]:
             'type for Batch Transform: fill them in, or set "embed items by" to calls.'
         )
     return found
+
+
+def check_server(spec: IndexSpec) -> None:
+    """Raise where the server cannot take such an index, with what to change, which its own error lacks."""
+    try:
+        # Asked anew, as indexes come and go.
+        fleet = limits.look()
+    except SearchError:
+        # It may not tell everybody what it is. Where it is away, FT.CREATE says so.
+        return
+    if found := limits.refusals(spec, fleet):
+        raise BuildError(" ".join(found))
 
 
 def check_source(build: IndexBuild) -> bytes | None:

@@ -10,9 +10,12 @@ from django.db import connection
 from django.db.models import RestrictedError
 from django.utils import timezone
 
-from indexes import builds, cutover, passages, removal, sagemaker, valkey
-from indexes.errors import BuildError, SearchIndexMissing
+from indexes import builds, cutover, limits, passages, removal, sagemaker, valkey
+from indexes.commands import EngineFacts
+from indexes.errors import BuildError, SearchIndexMissing, SearchRejected
+from indexes.fleet.server import Memory, ServerFacts
 from indexes.lease import Lease
+from indexes.limits import Fleet
 from indexes.models import IndexBuild, IndexDefinition
 from indexes.signals import live_build_changed
 from tests.fixtures_indexes import PRODUCTS
@@ -200,6 +203,34 @@ def test_an_endpoint_that_cannot_work_fails_at_once(new_definition, endpoint_spe
     assert failed.status == Status.FAILED
     assert said in failed.error
     assert failed.setbacks == 1
+
+
+@pytest.mark.parametrize(
+    ("held", "said"),
+    [
+        (0, ['has no TEXT fields: make "title" a tag or stored']),
+        (10, ["has no TEXT fields", "holds 10 indexes and takes no more: retire a build"]),
+    ],
+)
+def test_what_the_server_cannot_take_is_said_before_anything_is_made(
+    new_definition, monkeypatch, held, said
+):
+    memory = Memory(used=0, limit=0, system=0, policy="", evicted=0)
+    facts = ServerFacts(EngineFacts("valkey-search", ""), (8, 2, 0), "ElastiCache", 1, memory)
+    monkeypatch.setattr(limits, "look", lambda: Fleet(facts, held))
+    failed = build(new_definition(FEW))
+    assert failed.status == Status.FAILED
+    assert all(words in failed.error for words in said), failed.error
+    assert (failed.setbacks, failed.probe) == (1, None)
+    assert valkey.drop_index(failed.index_name) is False
+
+
+def test_a_server_that_does_not_tell_what_it_is_is_built_on(new_definition, monkeypatch):
+    def look() -> Fleet:
+        raise SearchRejected("NOPERM this user has no permissions to run the 'info' command")
+
+    monkeypatch.setattr(limits, "look", look)
+    assert build(new_definition(FEW)).status == Status.LIVE
 
 
 def test_a_failed_build_leaves_the_live_one_and_nothing_else(
