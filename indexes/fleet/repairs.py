@@ -16,7 +16,7 @@ from indexes.fleet.findings import Kind
 from indexes.fleet.holdings import WITH_INDEX, is_calm
 from indexes.models import IndexBuild
 from indexes.queue import enqueue
-from indexes.transitions import record
+from indexes.transitions import note
 
 log = structlog.get_logger(__name__)
 Status = IndexBuild.Status
@@ -66,8 +66,10 @@ def repair(kind: Kind, target: str, *, by: User | None = None, wait: bool = Fals
     return done
 
 
-def _build(target: str) -> IndexBuild:
-    build = IndexBuild.objects.filter(pk=int(target)).first() if target.isdigit() else None
+def _build(target: str, *, held: bool = False) -> IndexBuild:
+    """Return the build of a finding; ``held`` keeps it as it is until the transaction ends."""
+    rows = IndexBuild.objects.select_for_update(no_key=True) if held else IndexBuild.objects.all()
+    build = rows.filter(pk=int(target)).first() if target.isdecimal() else None
     if build is None:
         raise BuildError("The build is deleted.")
     return build
@@ -99,19 +101,19 @@ def _remove_again(build: IndexBuild, wait: bool) -> str:
 
 
 def _create_again(build: IndexBuild, by: User | None, wait: bool) -> str:
-    if build.status not in WITH_INDEX:
-        raise BuildError(
-            f"{build.label} is {build.get_status_display().lower()}: it needs no index now."
-        )
+    _check_needed(build)
     if _has_index(build):
         raise BuildError(f"The engine has {build.index_name} by now.")
     items = inventory.count(build.key_prefix, enough=max(build.written, 1))
     if not items and build.status != Status.LIVE:
         return _give_up(build, by)
-    valkey.create_index(build.index_name, build.key_prefix, build.to_spec())
     with transaction.atomic():
+        # Or it could end and leave the engine between the check and the command.
+        build = _build(str(build.pk), held=True)
+        _check_needed(build)
+        valkey.create_index(build.index_name, build.key_prefix, build.to_spec())
         why = f"Its index was missing and is created again, over {items:,} items."
-        record(build, build.status, by=by, why=why)
+        note(build, by=by, why=why)
     done = [f"Created {build.index_name} again."]
     if wait and items:
         done.append(_await(build))
@@ -121,6 +123,13 @@ def _create_again(build: IndexBuild, by: User | None, wait: bool) -> str:
         gone = build.written - items
         done.append(_build_anew(build, by, f"{gone:,} of its items are gone."))
     return " ".join(done)
+
+
+def _check_needed(build: IndexBuild) -> None:
+    if build.status not in WITH_INDEX:
+        raise BuildError(
+            f"{build.label} is {build.get_status_display().lower()}: it needs no index now."
+        )
 
 
 def _give_up(build: IndexBuild, by: User | None) -> str:
