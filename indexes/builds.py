@@ -21,7 +21,7 @@ from indexes import batch_transform, catalog, cutover, loading, validation, valk
 from indexes.catching_up import catch_up
 from indexes.errors import BuildError, IndexesError
 from indexes.lease import Lease, LeaseLost
-from indexes.models import IndexBuild, IndexDefinition
+from indexes.models import GateResult, IndexBuild, IndexDefinition
 from indexes.naming import index_name, key_prefix
 from indexes.preconditions import check_indexed, check_loaded, check_server, check_source, problems
 from indexes.progress import SILENCE
@@ -29,6 +29,7 @@ from indexes.queue import enqueue as send
 from indexes.removal import remove, remove_orphan
 from indexes.schema import IndexSpec
 from indexes.transitions import move, record
+from indexes.validation import surfaces_fit
 
 log = structlog.get_logger(__name__)
 Status = IndexBuild.Status
@@ -136,6 +137,9 @@ def resume_stalled() -> list[str]:
 def _source_of_vectors(definition: IndexDefinition, spec: IndexSpec) -> IndexBuild | None:
     """Return the build whose vectors may be taken over: the live one, else the newest kept one."""
     kept = definition.builds.filter(status__in=(Status.LIVE, Status.READY))
+    # Vectors of two models in one build would be taken for those of one in the next.
+    mixed = GateResult.objects.filter(gate="probe", outcome=GateResult.Outcome.FAILED)
+    kept = kept.exclude(pk__in=mixed.values("build"))
     alike = [
         build
         for build in kept.order_by("-number")
@@ -255,6 +259,7 @@ def _waits_for_person(build: IndexBuild) -> str:
     # when the build is promoted, and two builds that finish at once come one after another.
     definition = IndexDefinition.objects.select_for_update().get(pk=build.definition_id)
     live = definition.live_build
+    surfaces_fit.look_again(build)
     if build.verdict == Verdict.BLOCKED:
         return "It failed a gate: mend the cause and build again, or override with a reason."
     if definition.promotion == IndexDefinition.Promotion.MANUAL:

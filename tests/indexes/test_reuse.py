@@ -87,6 +87,21 @@ def test_another_model_embeds_everything_again(definition, counted):
     assert PROBE_TEXT in counted.texts
 
 
+def test_vectors_of_two_models_are_not_taken_over(definition, counted):
+    first = builds.start(definition, enqueue=False)
+    while IndexBuild.objects.get(pk=first.pk).status != Status.VALIDATING:
+        assert builds.run(first.pk, seconds=0) is not None
+    # As if the model had been replaced while it loaded.
+    IndexBuild.objects.filter(pk=first.pk).update(probe=bytes(4 * ENDPOINT.dimension))
+    builds.run_to_end(first.pk)
+    first.refresh_from_db()
+    assert (first.status, first.verdict) == (Status.READY, IndexBuild.Verdict.BLOCKED)
+
+    second = build(definition)
+    assert (second.embedded, second.reused) == (ITEMS, 0)
+    assert second.vectors_from is None
+
+
 def test_vectors_of_the_source_are_only_compared_with_the_endpoint(new_definition, counted):
     content = [{**row, "v": counted.vector(row["title"])} for row in rows(200)]
     definition = new_definition(content, endpoint=ENDPOINT, fields=FIELDS, text_template="{title}")
