@@ -18,12 +18,14 @@ from django.utils import timezone
 
 from indexes import removal, valkey
 from indexes.errors import BuildError, SearchIndexMissing
-from indexes.models import IndexBuild, IndexDefinition
+from indexes.models import GateResult, IndexBuild, IndexDefinition
 from indexes.signals import live_build_changed
 from indexes.transitions import move, note
+from indexes.validation import surfaces_fit
 
 Status = IndexBuild.Status
 Verdict = IndexBuild.Verdict
+Outcome = GateResult.Outcome
 
 OVERRIDE = "indexes.override_gates"
 
@@ -35,9 +37,11 @@ def promote(
 
     A canary ends when its build goes live or is retired, and else goes on. Raises BuildError
     when the build is not ready, the engine has lost its items, or a gate failed and ``override``
-    is not set, which takes a reason and a person with the permission.
+    is not set, which takes a reason and a person with the permission. Whether published surfaces
+    fit is looked at again.
     """
     _check_engine(build)
+    surfaces_fit.look_again(build)
     with transaction.atomic():
         definition = _locked(build)
         verdict = _verdict(build, override, by, why)
@@ -248,9 +252,13 @@ def _verdict(build: IndexBuild, override: bool, by: User | None, why: str) -> st
     if build.verdict != Verdict.BLOCKED:
         return build.verdict
     if not override:
+        misfit = build.gates.filter(gate=surfaces_fit.NAME, outcome=Outcome.FAILED).first()
         raise BuildError(
-            f"{build.label} failed a gate: its page says which. Mend the cause and build again, "
-            "or override with a reason."
+            _joined(
+                f"{build.label} failed a gate: its page says which.",
+                misfit.message if misfit else "Mend the cause and build again.",
+                "Or override with a reason, on its page.",
+            )
         )
     if by is None or not by.has_perm(OVERRIDE):
         raise BuildError(

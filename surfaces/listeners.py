@@ -4,14 +4,16 @@ Promoting a build, choosing a key's surfaces and deleting rows happen in other
 packages and in the admin; each raises the snapshot's version in its own transaction.
 """
 
+from functools import partial
 from typing import Any
 
 from django.db import transaction
 from django.db.models.signals import m2m_changed, post_delete
 
-from indexes.models import IndexDefinition
-from indexes.signals import live_build_changed
-from surfaces import default_lists, snapshot, wiring
+from indexes.models import IndexBuild, IndexDefinition
+from indexes.signals import live_build_changed, surfaces_asked
+from indexes.validation.surfaces_fit import look_again_at
+from surfaces import default_lists, fit, snapshot, wiring
 from surfaces.models import ApiKey, Surface
 from surfaces.registry import registry
 
@@ -19,6 +21,7 @@ from surfaces.registry import registry
 def connect() -> None:
     """Listen, and give this process's registry what it may not import itself."""
     live_build_changed.connect(on_live_build, dispatch_uid="surfaces")
+    surfaces_asked.connect(on_build_asked, dispatch_uid="surfaces")
     m2m_changed.connect(on_key_surfaces, sender=ApiKey.surfaces.through, dispatch_uid="surfaces")
     m2m_changed.connect(on_key_indexes, sender=ApiKey.indexes.through, dispatch_uid="surfaces")
     for model in (Surface, ApiKey, IndexDefinition):
@@ -32,6 +35,11 @@ def on_live_build(*, definition: IndexDefinition, **_: Any) -> None:
     """Serve from the new build, and take the default lists of its surfaces from it."""
     snapshot.changed()
     transaction.on_commit(lambda: default_lists.refresh(definition))
+
+
+def on_build_asked(*, build: IndexBuild, **_: Any) -> list[str]:
+    """Tell which published surfaces a build would break."""
+    return fit.complaints(build)
 
 
 def on_key_surfaces(
@@ -55,7 +63,10 @@ def on_key_indexes(*, action: str, **_: Any) -> None:
             snapshot.changed()
 
 
-def on_delete(**_: Any) -> None:
+def on_delete(*, instance: Any, **_: Any) -> None:
     """Stop serving what was deleted."""
     with transaction.atomic():
         snapshot.changed()
+        if isinstance(instance, Surface):
+            # A build that it did not fit may be free to go live.
+            transaction.on_commit(partial(look_again_at, instance.index_id), robust=True)

@@ -2,6 +2,7 @@
 
 import hashlib
 from dataclasses import dataclass
+from functools import partial
 
 import structlog
 from django.contrib.auth.models import AbstractBaseUser
@@ -10,6 +11,7 @@ from django.db.models import Max, QuerySet
 
 from indexes.errors import SearchError
 from indexes.schema import LiveIndex
+from indexes.validation.surfaces_fit import look_again_at
 from surfaces import default_lists, snapshot
 from surfaces.document import (
     DefaultItem,
@@ -158,6 +160,8 @@ def publish(
         if checked.items and index is not None:
             default_lists.store(locked, checked.items, index)
         snapshot.changed()
+        # A build that waits to go live may fit no more, or fit again.
+        transaction.on_commit(partial(look_again_at, locked.index_id), robust=True)
     surface.live_revision = revision
     log.info("surface published", surface=document.slug, revision=revision.number)
     return revision

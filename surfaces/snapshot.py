@@ -100,7 +100,7 @@ def build() -> Snapshot:
         version = _locked_state().version
         return Snapshot(
             version=version,
-            surfaces=_surfaces(),
+            surfaces=published(),
             indexes=live_indexes(),
             canaries=canaries(),
             keys=_keys(),
@@ -123,7 +123,7 @@ def read() -> tuple[int, bytes]:
 def live_indexes() -> dict[str, LiveIndex]:
     """Return the live builds by the slug of their definition."""
     found: dict[str, LiveIndex] = {}
-    for definition, names in _served().items():
+    for definition, names in served().items():
         if (live := live_index(definition)) is not None:
             found |= dict.fromkeys(names, live)
     return found
@@ -132,14 +132,14 @@ def live_indexes() -> dict[str, LiveIndex]:
 def canaries() -> dict[str, Canary]:
     """Return the canaries by the slugs under which the live builds beside them are found."""
     found: dict[str, Canary] = {}
-    for definition, names in _served().items():
+    for definition, names in served().items():
         if (build := definition.canary_build) is not None:
             canary = Canary(percent=definition.canary_percent, index=build.to_live())
             found |= dict.fromkeys(names, canary)
     return found
 
 
-def _served() -> dict[IndexDefinition, list[str]]:
+def served() -> dict[IndexDefinition, list[str]]:
     """Return the definitions with a live build, and every slug that published documents name them by."""
     definitions = {
         definition.pk: definition
@@ -190,7 +190,8 @@ def _document() -> VersionedDocument:
     return VersionedDocument(document_key())
 
 
-def _surfaces() -> dict[str, PublishedSurface]:
+def published() -> dict[str, PublishedSurface]:
+    """Return what the surfaces serve, by the slugs that it is served under."""
     found = {}
     live = Surface.objects.exclude(live_revision=None)
     for surface in live.select_related("live_revision", "default_list"):

@@ -107,6 +107,8 @@ def buttons(request: HttpRequest, build: IndexBuild) -> list[Button]:
             found = [("promote", "Make live…", "primary"), *_canary_buttons(build)]
         elif may_override(request):
             found = [("override", "Override…", "danger")]
+        if build.verdict == Verdict.BLOCKED and canary_percent(build):
+            found.append(("stop_canary", "Stop canary…", "default"))
         found.append(("retire", "Retire…", "default"))
     return [Button(label, move_url(build, name), variant) for name, label, variant in found]
 

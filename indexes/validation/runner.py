@@ -18,6 +18,7 @@ from indexes.validation import (
     probe,
     recall,
     self_retrieval,
+    surfaces_fit,
 )
 from indexes.validation.bench import Bench
 from indexes.validation.result import Gate, Outcome, Result
@@ -28,6 +29,7 @@ MAX_MESSAGE: Final = 500
 GATES: Final = (
     Gate("source", "Items against the source", counts.against_source),
     Gate("live_items", "Items against the live build", counts.against_live),
+    Gate(surfaces_fit.NAME, "Published surfaces fit", surfaces_fit.measure),
     Gate("probe", "Same embedding model from start to end", probe.measure),
     Gate("recall", "Recall against exact search", recall.measure),
     Gate("latency", "Search time against the live build", latency.measure),

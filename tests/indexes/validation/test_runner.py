@@ -22,6 +22,7 @@ def test_a_first_build_passes_and_goes_live(index):
     assert {one.gate: one.outcome for one in build.gates.all()} == {
         "source": Outcome.PASSED,
         "live_items": Outcome.SKIPPED,
+        "surfaces": Outcome.PASSED,
         "probe": Outcome.PASSED,
         "recall": Outcome.PASSED,
         "latency": Outcome.REPORTED,
