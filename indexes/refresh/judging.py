@@ -6,7 +6,7 @@ hash, whose version may be higher than the row's.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import Enum, auto
@@ -68,6 +68,8 @@ class Judged:
     embedded: bool = False
     added: bool = False
     digest: bytes = field(default=b"")
+    # What the API said of it before the source was written.
+    overtaken: ItemChange | None = None
 
     @property
     def needs_vector(self) -> bool:
@@ -86,21 +88,11 @@ class Judge:
     def judge(self, numbered: Sequence[Numbered]) -> list[Judged]:
         """Return what becomes of these rows as things stand. Raises SearchError."""
         ids = [one.item.id for one in numbered]
-        said = changes.of(self._build.definition_id, ids)
+        said = self._said(ids)
         held = self._held(ids)
         return [
             self._judged(one, state, said.get(one.item.id))
             for one, state in zip(numbered, held, strict=True)
-        ]
-
-    def overtaken(self, items: Collection[Numbered]) -> list[ItemChange]:
-        """Return the changes of these items that the source is newer than."""
-        versions = {one.item.id: one.item.version for one in items}
-        said = changes.of(self._build.definition_id, list(versions)).values()
-        return [
-            change
-            for change in said
-            if change.settled_at is None and not self._wins(change, versions[change.item_id])
         ]
 
     def write(self, judged: Judged, vector: bytes | None) -> Write:
@@ -122,6 +114,13 @@ class Judge:
         key = valkey.key_bytes(self._build.key_prefix + item.id)
         return Write(key, values, gone if held.exists else [])
 
+    def _said(self, ids: Sequence[str]) -> dict[str, ItemChange]:
+        definition = self._build.definition_id
+        # Most indexes have none; to ask for thousands by id takes longer than all else.
+        if not ItemChange.objects.filter(definition=definition).exists():
+            return {}
+        return changes.of(definition, ids)
+
     def _held(self, ids: Sequence[str]) -> list[Held]:
         keys = [self._build.key_prefix + item_id for item_id in ids]
         return [
@@ -131,7 +130,8 @@ class Judge:
 
     def _judged(self, numbered: Numbered, held: Held, change: ItemChange | None) -> Judged:
         item = numbered.item
-        newer = change is not None and self._wins(change, item.version)
+        overtaken = change is not None and not self._wins(change, item.version)
+        newer = change is not None and not overtaken
         if change is not None and newer and change.partial:
             laid_over = _with(item, change, self._spec)
             newer = laid_over is None
@@ -146,6 +146,9 @@ class Judge:
                 judged.embedded, judged.added = _EMBEDDED in marks, _ADDED in marks
         elif newer or _older(item.version, held.version):
             judged.fate = Fate.KEPT
+            return judged
+        if overtaken and change is not None and change.settled_at is None:
+            judged.overtaken = change
         return judged
 
     def _wins(self, change: ItemChange, version: float | None) -> bool:

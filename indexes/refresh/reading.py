@@ -55,7 +55,7 @@ def read_slice(lease: RefreshLease, *, seconds: float, shard_rows: int = SHARD_R
     opened = time.monotonic()
     with ExitStack() as stack:
         rows = stack.enter_context(closing(catalog.read_rows(spec.catalog, start=refresh.cursor)))
-        heart = _Heart(lease)
+        heart = Heart(lease)
         calls = stack.enter_context(passage_calls(spec.endpoint, beat=heart.beat))
         reader = _Reader(lease, spec, calls)
         pace = Pace(shard_rows)
@@ -103,7 +103,7 @@ def check_live(build: IndexBuild) -> None:
 
 
 @dataclass
-class _Heart:
+class Heart:
     """Shows that the worker is alive."""
 
     lease: RefreshLease
@@ -130,7 +130,6 @@ class _Reader:
     def take(self, shard: Shard) -> None:
         """Write what differs in a shard, then commit it."""
         found = self._set_duplicates_aside(shard)
-        overtaken = self._judge.overtaken(shard.items)
         judged = self._judge.judge(shard.items)
         done = [one for one in judged if one.fate is not Fate.TO_WRITE]
         todo = [one for one in judged if one.fate is Fate.TO_WRITE]
@@ -145,7 +144,7 @@ class _Reader:
             confirm_writes(f"{settings.VALKEY_NAMESPACE}:written", since=servers)
         self._vectors.clear()
         self._commit(shard, done, found)
-        changes.settle(overtaken)
+        changes.settle([one.overtaken for one in judged if one.overtaken is not None])
         self._seen.add(digests(found))
 
     def _set_duplicates_aside(self, shard: Shard) -> list[bytes]:

@@ -18,7 +18,7 @@ from indexes.item_writes import Write, send
 from indexes.lease import RefreshLease
 from indexes.models import IndexRefresh
 from indexes.naming import ROW_FIELD
-from indexes.refresh.reading import AT_ONCE, add_items, check_live
+from indexes.refresh.reading import AT_ONCE, Heart, add_items, check_live
 from indexes.refresh.seen import Seen, digests
 
 MOST_PERCENT: Final = 30
@@ -57,13 +57,13 @@ def remove_gone(lease: RefreshLease) -> None:
 
 
 def _check_share(lease: RefreshLease, seen: Seen) -> None:
-    refresh = lease.refresh
+    refresh, heart = lease.refresh, Heart(lease)
     # Of a refresh that goes on after its worker was killed, some are removed already.
     gone = all_items = refresh.removed
     for part in valkey.scan_keys(refresh.build.key_prefix):
         all_items += len(part)
         gone += len(_outdated(refresh, _unseen(refresh, seen, part)))
-        lease.save()
+        heart.beat()
     if 100 * gone > MOST_PERCENT * all_items:
         raise BuildError(
             f"The source no longer has {gone:,} of the {all_items:,} items "
@@ -73,9 +73,9 @@ def _check_share(lease: RefreshLease, seen: Seen) -> None:
 
 
 def _parts(lease: RefreshLease, seen: Seen) -> Iterator[Sequence[bytes]]:
-    refresh = lease.refresh
+    refresh, heart = lease.refresh, Heart(lease)
     for part in valkey.scan_keys(refresh.build.key_prefix):
-        lease.save()
+        heart.beat()
         gone = _unseen(refresh, seen, part)
         for start in range(0, len(gone), AT_ONCE):
             yield gone[start : start + AT_ONCE]
