@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
@@ -76,16 +77,21 @@ def read_vectors(body: bytes, *, count: int, endpoint: EndpointSpec) -> Vectors:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
         raise _broken(endpoint, "is not JSON", body) from None
-    return read_answer(answer, count=count, endpoint=endpoint)
+    return _read(answer, count, endpoint, lambda: body)
 
 
 def read_answer(answer: Any, *, count: int, endpoint: EndpointSpec) -> Vectors:
     """Return what ``read_vectors`` does, of an answer that was read from its JSON before."""
+    # Not as JSON, which cannot be written as deeply nested as it can be read.
+    return _read(answer, count, endpoint, lambda: reprlib.repr(answer).encode(errors="replace"))
+
+
+def _read(answer: Any, count: int, endpoint: EndpointSpec, shown: Callable[[], bytes]) -> Vectors:
     try:
         found = _unwrap(_at(answer, endpoint.response_key))
         pooled = _pool(found, count)
     except _Unreadable as error:
-        raise _broken(endpoint, str(error), orjson.dumps(answer)) from None
+        raise _broken(endpoint, str(error), shown()) from None
     if pooled.shape[1] != endpoint.dimension:
         raise EmbeddingContract(
             f'The embedding endpoint "{endpoint.slug}" answered vectors of {pooled.shape[1]} '
@@ -94,7 +100,7 @@ def read_answer(answer: Any, *, count: int, endpoint: EndpointSpec) -> Vectors:
     with np.errstate(over="ignore"):
         vectors = pooled.astype(np.float32)
     if not np.isfinite(vectors).all():
-        raise _broken(endpoint, "holds numbers that are not finite", orjson.dumps(answer))
+        raise _broken(endpoint, "holds numbers that are not finite", shown())
     return vectors
 
 

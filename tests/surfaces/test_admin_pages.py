@@ -26,7 +26,7 @@ def test_each_link_of_the_sidebar_opens(admin_client, surface):
     groups = page.context["sidebar_navigation"]
     assert [group["title"] for group in groups] == ["Surfaces", "Indexes", "Enrichment", "System"]
     links = [str(item["link"]) for group in groups for item in group["items"]]
-    assert len(links) == len(set(links)) == 13
+    assert len(links) == len(set(links)) == 15
     for link in links:
         assert admin_client.get(link).status_code == 200
 
