@@ -34,7 +34,7 @@ class Stand:
     @property
     def live(self) -> str | None:
         live = IndexDefinition.objects.get(pk=self.definition.pk).live_build
-        return live and live.label
+        return live.label if live else None
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ class TestLater:
     """A surface is published, mended or deleted while a build waits."""
 
     @pytest.fixture
-    def waiting(self, stand) -> IndexBuild:
+    def waiting(self, stand: Stand) -> IndexBuild:
         IndexDefinition.objects.update(promotion=IndexDefinition.Promotion.MANUAL)
         stand.drop("region")
         build = stand.build()
