@@ -29,8 +29,8 @@ PIPELINE_TIMEOUT_S: Final = 10.0
 # Pipelines that wait for a connection.
 QUEUED: Final = 2 * CONNECTIONS
 BEAT_S: Final = 1.0
-# Of each argument: its length, and what the protocol puts around it.
-_OVERHEAD: Final = 12
+# Of each argument: its length and what the protocol puts around it, and half a field's name.
+_OVERHEAD: Final = 16
 
 _Keyed = tuple[bytes, Command]
 
@@ -85,8 +85,9 @@ class HashWriter:
     def put(self, key: bytes, mapping: Mapping[str, Any]) -> None:
         """Take a hash to be written, waiting while too many are under way. Raises SearchError."""
         command = ("HSET", key, *chain.from_iterable(mapping.items()))
-        size = sum(len(arg) if isinstance(arg, str | bytes) else 8 for arg in command)
-        size += _OVERHEAD * len(command)
+        size = len(key) + _OVERHEAD * len(command)
+        for value in mapping.values():
+            size += 8 if isinstance(value, int | float) else len(value)
         full = self._size + size > self._bytes or len(self._batch) >= self._commands
         if self._batch and full:
             self._send()

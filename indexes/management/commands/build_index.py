@@ -12,7 +12,7 @@ from django.utils import timezone
 
 from indexes import builds, progress
 from indexes.errors import BuildError
-from indexes.models import IndexBuild, IndexDefinition
+from indexes.models import GateResult, IndexBuild, IndexDefinition
 
 POLL = 0.5
 # Turns of an inline build are short, so that its progress is seen.
@@ -56,7 +56,8 @@ class Command(BaseCommand):
         elif build.status == IndexBuild.Status.READY and not blocked:
             end = "is ready"
         else:
-            why = build.error or build.notice
+            failed = build.gates.filter(outcome=GateResult.Outcome.FAILED)
+            why = " ".join([build.error or build.notice, *(gate.message for gate in failed)])
             raise CommandError(
                 f"{build.label} is {build.get_status_display().lower()}. {why}".strip()
             )
