@@ -3,13 +3,13 @@
 Every move locks the definition first, so that moves of one index happen one after
 another and each decides on what the one before it left. A build that was live
 stays ready in the engine for the index's ``keep_hours``, so that the way back is
-as quick as the way there. Whatever served stays in the engine a while longer than
+as quick as the way there; one that waits for a person as long once a newer one waits. Whatever served stays in the engine a while longer than
 it is wanted (``removal.GRACE``), for processes and requests that are still on it.
 """
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from django.contrib.auth.models import User
 from django.db import transaction
@@ -28,6 +28,9 @@ Verdict = IndexBuild.Verdict
 Outcome = GateResult.Outcome
 
 OVERRIDE = "indexes.override_gates"
+
+# What a build that never was live has for a person to look at, though its index keeps nothing.
+LEAST_WAIT = timedelta(hours=1)
 
 
 def promote(
@@ -151,7 +154,7 @@ def retire(build: IndexBuild, *, by: User | None = None, why: str = "") -> None:
 
 
 def retire_expired() -> list[str]:
-    """Retire the builds whose time for a roll back is over; return their labels."""
+    """Retire the builds whose time is over, for a roll back or for a person; return their labels."""
     retired = []
     for found in _expired(IndexBuild.objects.all()):
         with transaction.atomic():
@@ -160,8 +163,7 @@ def retire_expired() -> list[str]:
             # Looked at again under the lock: a roll back or a canary may have come first,
             # or another scheduler.
             for build in _expired(IndexBuild.objects.filter(pk=found.pk)) if definition else []:
-                why = f"Kept for {build.definition.keep_hours} hours."
-                if _retire(build.definition, build, why=why):
+                if _retire(build.definition, build, why=_why_expired(build)):
                     retired.append(build.label)
     return retired
 
@@ -169,14 +171,45 @@ def retire_expired() -> list[str]:
 def _expired(builds: QuerySet[IndexBuild]) -> list[IndexBuild]:
     """Return those of the builds that nothing and nobody keeps any more."""
     now = timezone.now()
-    kept = builds.filter(status=Status.READY).exclude(superseded_at=None)
+    ready = builds.filter(status=Status.READY).select_related("definition").order_by("number")
     return [
         build
-        for build in kept.select_related("definition")
-        if build.superseded_at is not None
-        and build.superseded_at + timedelta(hours=build.definition.keep_hours) < now
+        for build in ready
+        if (until := _kept_until(build)) is not None
+        and until < now
         and build.definition.canary_build_id != build.pk
     ]
+
+
+def _kept_until(build: IndexBuild) -> datetime | None:
+    """Return when the time of a ready build is over; None where it has no end yet."""
+    keep = timedelta(hours=build.definition.keep_hours)
+    if build.superseded_at is not None:
+        return build.superseded_at + keep
+    # It never was live, and waits for a person until a newer one can be chosen instead.
+    if build.finished_at is None or _successor(build) is None:
+        return None
+    return build.finished_at + max(keep, LEAST_WAIT)
+
+
+def _successor(build: IndexBuild) -> IndexBuild | None:
+    """Return the newest build that makes one which waits for a person needless."""
+    newer = build.definition.builds.filter(
+        number__gt=build.number, status__in=(Status.READY, Status.LIVE)
+    )
+    if build.verdict != Verdict.BLOCKED:
+        # What failed a gate is no choice beside what did not.
+        newer = newer.exclude(status=Status.READY, verdict=Verdict.BLOCKED)
+    return newer.order_by("-number").first()
+
+
+def _why_expired(build: IndexBuild) -> str:
+    if build.superseded_at is not None:
+        return f"Kept for {build.definition.keep_hours} hours."
+    newer = _successor(build)
+    return (
+        f"Never made live, and {newer.label if newer else 'a newer build'} can be chosen instead."
+    )
 
 
 def _given_up(definition: IndexDefinition, build: IndexBuild) -> list[IndexBuild]:

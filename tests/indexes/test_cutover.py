@@ -451,8 +451,63 @@ class TestExpiry:
         assert cutover.retire_expired() == ["products-v1"]
 
     def test_a_build_that_never_was_live_waits_for_a_person(self, index, make):
-        make(Status.LIVE), make()
+        make(Status.LIVE), make(finished_at=timezone.now() - timedelta(days=30))
         IndexDefinition.objects.update(keep_hours=0)
+        assert cutover.retire_expired() == []
+
+    @pytest.mark.parametrize(
+        ("hours", "waited", "retired"),
+        [
+            (24, timedelta(hours=25), True),
+            (24, timedelta(hours=23), False),
+            # Somebody may be looking at it.
+            (0, timedelta(minutes=50), False),
+            (0, timedelta(minutes=70), True),
+        ],
+    )
+    def test_it_waits_as_long_once_a_newer_one_waits(self, index, make, hours, waited, retired):
+        make(Status.LIVE)
+        build = make(finished_at=timezone.now() - waited)
+        make(finished_at=timezone.now())
+        IndexDefinition.objects.update(keep_hours=hours)
+        assert cutover.retire_expired() == (["products-v2"] if retired else [])
+        assert states(index) == ["live", "retired" if retired else "ready", "ready"]
+        if retired:
+            why = "Never made live, and products-v3 can be chosen instead."
+            assert lines(build) == [("ready", "retired", None, why)]
+
+    @pytest.mark.parametrize(
+        ("own", "newer", "retired"),
+        [
+            (Verdict.PASSED, Verdict.BLOCKED, False),
+            (Verdict.PASSED, Verdict.PASSED, True),
+            (Verdict.BLOCKED, Verdict.BLOCKED, True),
+            (Verdict.BLOCKED, Verdict.PASSED, True),
+        ],
+    )
+    def test_what_failed_a_gate_takes_no_place(self, index, make, own, newer, retired):
+        make(Status.LIVE)
+        make(finished_at=timezone.now() - timedelta(days=30), verdict=own)
+        make(verdict=newer)
+        assert cutover.retire_expired() == (["products-v2"] if retired else [])
+
+    def test_the_last_of_those_that_wait_stays(self, index, make):
+        make(Status.LIVE)
+        for _ in range(3):
+            make(finished_at=timezone.now() - timedelta(days=30))
+        assert cutover.retire_expired() == ["products-v2", "products-v3"]
+        assert cutover.retire_expired() == []
+
+    @pytest.mark.parametrize("status", [Status.LOADING, Status.FAILED, Status.RETIRED])
+    def test_nothing_else_takes_its_place(self, index, make, status):
+        make(Status.LIVE), make(finished_at=timezone.now() - timedelta(days=30)), make(status)
+        assert cutover.retire_expired() == []
+
+    def test_a_canary_that_never_was_live_is_kept(self, index, make):
+        make(Status.LIVE)
+        build = make(finished_at=timezone.now() - timedelta(days=30))
+        make()
+        cutover.start_canary(build, 10)
         assert cutover.retire_expired() == []
 
 
