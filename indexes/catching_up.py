@@ -19,7 +19,7 @@ from indexes import index_lock, valkey
 from indexes.changes import row_of, settle, wins
 from indexes.errors import RowError
 from indexes.item_vectors import Vectors
-from indexes.item_writes import NO_ROW, Change, State, Target, Write, send
+from indexes.item_writes import NO_ROW, Change, State, Target, Write, send_surely
 from indexes.lease import Lease
 from indexes.models import ItemChange
 from indexes.naming import TEXT_FIELD, VECTOR_FIELD
@@ -103,7 +103,7 @@ class _Replay:
         self._take_over(vectors, newer)
         vectors.embed_all(renew)
         writes = self._plan(newer, states, vectors)
-        send(writes)
+        send_surely(writes)
         self.written += len(writes)
 
     def _wins(self, change: ItemChange, state: State) -> bool:

@@ -3,7 +3,7 @@
 Two calls may race for an item, a build may go live or finish its load meanwhile, and
 the endpoint is slow. So a call reads and decides under locks, in the order of the ids;
 where it then lacks vectors it gives all locks back, embeds, and decides anew. Nothing
-is committed unless Valkey took every write. ``ItemChange`` says which version of an
+is committed unless Valkey and its replicas took every write. ``ItemChange`` says which version of an
 item is the newest, together with the live build, which has those of the source.
 """
 
@@ -25,7 +25,7 @@ from indexes.changes import row_of, takes_changes
 from indexes.errors import RowError, SearchUnavailable, UnknownIndex
 from indexes.item_rows import RowReader, Sent, merged
 from indexes.item_vectors import Failure, Vectors
-from indexes.item_writes import ABSENT, Change, State, Target, Write, send
+from indexes.item_writes import ABSENT, Change, State, Target, Write, send_surely
 from indexes.models import IndexBuild, IndexDefinition, ItemChange
 from indexes.schema import IndexSpec
 
@@ -263,7 +263,8 @@ class _Call:
     def write(self) -> None:
         """Write what was decided, to the database and to Valkey; the caller commits."""
         _save(self._definition, self._sent, self._changes)
-        send([write for _, write in self._writes])
+        # What was accepted is not sent again, so a failover must not lose it.
+        send_surely([write for _, write in self._writes])
 
     def count(self) -> None:
         """Keep the number of items of each build; after the commit, as nothing else waits for it."""

@@ -12,6 +12,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
+from django.conf import settings
+
 from indexes import valkey_client
 from indexes.hash_writer import CONNECTIONS, PIPELINE_BYTES, PIPELINE_COMMANDS
 from indexes.item_rows import named_fields, read_vector
@@ -174,6 +176,19 @@ def send(writes: Sequence[Write]) -> None:
     """Send the writes in short pipelines over several connections. Raises SearchError."""
     for _ in _replies([command for write in writes for command in write.commands()]):
         pass
+
+
+def send_surely(writes: Sequence[Write]) -> None:
+    """Send the writes and wait until replicas, where there are any, have them too.
+
+    Raises SearchError; SearchUnavailable also where another server took over meanwhile, as some
+    may be lost: they can be sent again.
+    """
+    if not writes:
+        return
+    servers = valkey_client.primaries()
+    send(writes)
+    valkey_client.confirm_writes(f"{settings.VALKEY_NAMESPACE}:written", since=servers)
 
 
 def _replies(commands: Sequence[_Keyed]) -> Iterator[Any]:

@@ -19,15 +19,17 @@ from valkey import ResponseError
 from valkey import Valkey as Client
 from valkey.exceptions import NoPermissionError
 
-from indexes import builds, doctor, search, valkey
+from indexes import builds, doctor, item_calls, search, valkey
 from indexes.errors import SearchError, SearchIndexMissing, SearchUnavailable
-from indexes.models import IndexBuild, IndexDefinition
+from indexes.item_writes import Write, send_surely
+from indexes.models import IndexBuild, IndexDefinition, ItemChange
 from indexes.schema import EndpointSpec
 from indexes.valkey import VersionedDocument
 from indexes.valkey_client import confirm_writes, primaries
 from tests.fixtures_indexes import insert_definition
 from tests.indexes.conftest import direction, item_hash
 from tests.indexes.containers import Call, Container, answer
+from tests.indexes.item_calls import Model, build_live, row
 from tests.indexes.servers import PrivateServer, cluster_node, form_cluster
 from tests.indexes.test_valkey import load, nearest
 
@@ -232,6 +234,44 @@ class TestFailover:
                 confirm_writes("written", since=before)
             assert confirm_writes("written", since=primaries()) is True
 
+    def test_changes_that_a_failover_comes_between_are_not_taken_for_sure(
+        self, pair: tuple[PrivateServer, PrivateServer], address: Address
+    ):
+        class Late(Write):
+            def commands(self) -> Any:
+                demote(pair, address)
+                return super().commands()
+
+        with override_settings(VALKEY_URL=address.url, VALKEY_CLUSTER=False):
+            change = {"a": "b"}
+            send_surely([Write(b"things:1", change)])
+            with pytest.raises(SearchUnavailable, match="took over"):
+                send_surely([Late(b"things:1", change)])
+
+    @pytest.mark.django_db
+    def test_changes_of_items_are_confirmed_by_replicas(
+        self,
+        pair: tuple[PrivateServer, PrivateServer],
+        address: Address,
+        define: Callable[..., IndexDefinition],
+        model: Model,
+    ):
+        with override_settings(VALKEY_URL=address.url, VALKEY_CLUSTER=False):
+            definition = define()
+            build_live(definition)
+            waits = confirmations(pair[0])
+            item_calls.put("products", [row(1, price=5)])
+            assert confirmations(pair[0]) == waits + 1
+            # What a call wrote outside of a source, a later build takes over as surely.
+            waits = confirmations(pair[0])
+            ItemChange.objects.all().delete()
+            build_live(definition)
+            without = confirmations(pair[0]) - waits
+            item_calls.put("products", [row(1, price=5)])
+            waits = confirmations(pair[0])
+            build_live(definition)
+            assert confirmations(pair[0]) - waits == without + 1
+
     @each_failover
     @pytest.mark.parametrize("at_call", [2, 30])
     @pytest.mark.django_db
@@ -266,6 +306,12 @@ class TestFailover:
         with pair[1].connect() as own:
             keys = set(own.scan_iter(match=f"{build.key_prefix}*", count=1000))
         assert keys == {f"{build.key_prefix}sku-{n}".encode() for n in range(ROWS)}
+
+
+def confirmations(primary: PrivateServer) -> int:
+    """How often the replicas of a primary were waited for."""
+    with primary.connect() as own:
+        return int(own.info("commandstats").get("cmdstat_wait", {}).get("calls", 0))
 
 
 def many_items(catalog_file: Callable[[Iterable[Mapping[str, Any]]], Path]) -> IndexDefinition:
