@@ -94,7 +94,8 @@ def test_a_new_build_of_the_same_name_keeps_what_it_writes_meanwhile(
     with django_capture_on_commit_callbacks() as messages:
         assert removal.remove_orphan(over.index_name, over.key_prefix) is True
     assert messages == []
-    assert left(over) == ITEMS - valkey.REMOVE_KEYS
+    # One step was made; a node of a cluster may hold fewer keys than fill it.
+    assert ITEMS - valkey.REMOVE_KEYS <= left(over) < ITEMS
 
 
 def test_each_step_is_followed_by_a_rest(namespace):
