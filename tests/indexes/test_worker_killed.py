@@ -107,7 +107,7 @@ def test_a_killed_worker_loses_and_doubles_nothing(
     rows, items, bad = content()
     definition = new_definition(rows, endpoint=ENDPOINT, fields=FIELDS, text_template="{title}")
     build = builds.start(definition, enqueue=False)
-    broker = Celery(broker=settings.CELERY_BROKER_URL)
+    broker = Celery(broker=settings.CELERY_BROKER_URL, set_as_current=False)
     broker.conf.broker_transport_options = {"global_keyprefix": f"{namespace}:celery:"}
 
     with worker(namespace, tmp_path) as first:
