@@ -17,7 +17,6 @@ from hashlib import blake2b
 from itertools import chain, islice
 from typing import Any, Final, Literal
 
-import numpy as np
 import structlog
 from django.conf import settings
 from pydantic import BaseModel, ConfigDict
@@ -28,6 +27,7 @@ from indexes.errors import BuildError, EmbeddingUnavailable, IndexesError
 from indexes.items import decode_vector
 from indexes.lease import Lease
 from indexes.models import IndexBuild
+from indexes.probe import MIN_COSINE, cosine
 from indexes.schema import EndpointSpec, IndexSpec
 
 log = structlog.get_logger(__name__)
@@ -35,8 +35,6 @@ log = structlog.get_logger(__name__)
 # A turn goes on this many times as long as it took to get to its first row, so
 # that reopening a big packed file never becomes the main work.
 WORK_PER_SKIP: Final = 4
-# Quantised models and other hardware differ in the third digit, other models in the first.
-SAME_MODEL: Final = 0.9
 _MAX_NAME: Final = 63
 
 
@@ -226,8 +224,7 @@ def _check_model(build: IndexBuild, job: Job, endpoint: EndpointSpec) -> None:
     if made is None or not build.probe:
         return
     probe = decode_vector(bytes(build.probe))
-    lengths = float(np.linalg.norm(made) * np.linalg.norm(probe))
-    if float(made @ probe) < SAME_MODEL * lengths:
+    if cosine(made, probe) < MIN_COSINE:
         raise BuildError(
             f'The SageMaker model "{endpoint.batch_model}" gives other vectors than the endpoint '
             f'"{endpoint.endpoint_name}" for the same text. Name the model that the endpoint runs.'

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from indexes.embedding import embed_passages
 from indexes.items import decode_vector
-from indexes.probe import MIN_COSINE
+from indexes.models import IndexBuild
+from indexes.probe import MIN_COSINE, cosine
 from indexes.schema import PROBE_TEXT
 from indexes.validation.bench import Bench
 from indexes.validation.result import Outcome, Result, skipped
+
+Status = IndexBuild.Status
 
 
 def measure(bench: Bench) -> Result:
@@ -29,14 +30,18 @@ def measure(bench: Bench) -> Result:
         return Result(Outcome.PASSED, message, figure, MIN_COSINE)
     message = (
         "The endpoint embeds a fixed text differently than before the load: its model was "
-        "replaced meanwhile. Build again."
+        f"replaced meanwhile. {_next_step(build)}"
     )
     return Result(Outcome.FAILED, message, figure, MIN_COSINE)
 
 
-def cosine(one: np.ndarray, other: np.ndarray) -> float:
-    """Return the cosine of two vectors; 0 where one has no direction or another dimension."""
-    if one.shape != other.shape:
-        return 0.0
-    lengths = float(np.linalg.norm(one) * np.linalg.norm(other))
-    return float(one @ other) / lengths if lengths else 0.0
+def _next_step(build: IndexBuild) -> str:
+    endpoint = build.to_spec().endpoint
+    kept = build.definition.builds.filter(status__in=(Status.LIVE, Status.READY))
+    alike = (other.to_spec().endpoint.fingerprint for other in kept.exclude(pk=build.pk))
+    if endpoint.fingerprint not in alike:
+        return "Build again."
+    return (
+        f'Change "model" of endpoint "{endpoint.slug}" and build again, so that no vector of the '
+        "old model is taken over."
+    )

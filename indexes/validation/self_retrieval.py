@@ -22,11 +22,10 @@ from indexes.given import Vector
 from indexes.items import CatalogItem, ItemMaker, content_digest
 from indexes.models import GateResult, IndexBuild
 from indexes.naming import CONTENT_FIELD
-from indexes.probe import MIN_COSINE
+from indexes.probe import MIN_COSINE, cosine
 from indexes.validation import exact
 from indexes.validation.asking import ask
 from indexes.validation.bench import SEED, Bench, nearest, stored_vectors
-from indexes.validation.probe import cosine
 from indexes.validation.result import Outcome, Result, percent, skipped
 
 GATE: Final = "self_retrieval"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from indexes.models import GateResult
+from indexes.probe import cosine
 from indexes.schema import PROBE_TEXT
-from indexes.validation.probe import cosine
 from tests.indexes.validation.cases import built, gate
 from tests.indexes.validation.words import embedder, meaning
 
@@ -26,6 +26,22 @@ def test_a_model_replaced_during_the_load_holds_the_build_back(index, words):
     assert (result.outcome, build.verdict) == (Outcome.FAILED, "blocked")
     assert result.figure < result.threshold == 0.9
     assert "Build again" in result.message
+
+
+def test_where_vectors_would_be_taken_over_another_name_of_the_model_is_asked_for(index, words):
+    definition = index()
+    words.respond = embedder()
+    built(definition)
+    words.respond = embedder(lambda text: meaning(text, salt="new"))
+    # Other texts, so that the endpoint is called for them.
+    definition.source.text_template = "{kind}: {title}"
+    definition.source.save()
+
+    build = built(definition)
+
+    result = gate(build, "probe")
+    assert (result.outcome, build.verdict) == (Outcome.FAILED, "blocked")
+    assert 'Change "model" of endpoint "products-endpoint" and build again' in result.message
 
 
 def test_the_same_model_passes(index):
