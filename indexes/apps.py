@@ -1,5 +1,5 @@
 from django.apps import AppConfig
-from django.db.models.signals import post_delete, post_save
+from django.db.models.signals import post_delete, post_save, pre_delete
 
 
 class IndexesConfig(AppConfig):
@@ -11,7 +11,7 @@ class IndexesConfig(AppConfig):
         from indexes import checks, removal, schedules, tasks  # noqa: F401
         from indexes.models import IndexBuild, IndexDefinition
 
-        post_delete.connect(
+        pre_delete.connect(
             removal.on_build_deleted, sender=IndexBuild, dispatch_uid="indexes.on_build_deleted"
         )
         post_save.connect(

@@ -14,7 +14,7 @@ from django.utils import timezone
 
 from indexes import batch_transform, index_lock, valkey
 from indexes.errors import IndexesError
-from indexes.models import IndexBuild
+from indexes.models import IndexBuild, IndexDefinition
 from indexes.queue import enqueue
 
 log = structlog.get_logger(__name__)
@@ -31,9 +31,12 @@ def remove(build_id: int, *, seconds: float = TURN_S) -> bool:
     """Take the index, items and job of a build that is over away, for about ``seconds``.
 
     Return whether all is gone; items that are left are enqueued. May be repeated.
-    A build that served a moment ago is left for a later call.
+    A build that served a moment ago is left for a later call, one whose row is deleted to
+    ``remove_orphan``.
     """
-    build = IndexBuild.objects.get(pk=build_id)
+    build = IndexBuild.objects.filter(pk=build_id).first()
+    if build is None:
+        return True
     if build.status not in IndexBuild.OVER or _wait(build):
         return False
     job_ended = _end_job(build.batch_job)
@@ -88,10 +91,14 @@ def remove_orphan(
 
 
 def on_build_deleted(instance: IndexBuild, **_: Any) -> None:
-    """Take a build out of the engine when the deletion of its row commits."""
+    """Take a build out of the engine when the deletion of its row commits.
+
+    Called before any row is deleted: its definition, which says whether it serves, may go too.
+    """
     if instance.removed_at is None:
-        live = instance.status == IndexBuild.Status.LIVE
-        wait = GRACE.total_seconds() if live else _wait(instance)
+        canary = IndexDefinition.objects.filter(canary_build=instance.pk).exists()
+        serves = canary or instance.status == IndexBuild.Status.LIVE
+        wait = GRACE.total_seconds() if serves else _wait(instance)
         names = (instance.index_name, instance.key_prefix, instance.batch_job)
         enqueue("remove_orphan", *names, delay_s=wait)
 

@@ -7,7 +7,7 @@ import pytest
 from django.utils import timezone
 
 from indexes import builds, removal, valkey, valkey_client
-from indexes.models import IndexBuild
+from indexes.models import IndexBuild, IndexDefinition
 from tests.fixtures_indexes import PRODUCTS
 
 Status = IndexBuild.Status
@@ -53,6 +53,37 @@ def test_nothing_of_a_build_that_runs_is_removed(new_definition):
     valkey.write_hashes([(f"{build.key_prefix}1", {"title": "x"})])
     assert removal.remove(build.pk) is False
     assert valkey.hash_fields([f"{build.key_prefix}1"], ["title"], fresh=True) == [[b"x"]]
+
+
+def test_a_build_whose_row_is_deleted_is_nothing_to_do(over):
+    pk = over.pk
+    IndexBuild.objects.filter(pk=pk).update(removed_at=timezone.now())
+    over.delete()
+    assert removal.remove(pk) is True
+
+
+@pytest.mark.parametrize(
+    ("role", "wait"),
+    [
+        ({"live_build": True}, removal.GRACE.total_seconds()),
+        ({"canary_build": True, "canary_percent": 10}, removal.GRACE.total_seconds()),
+        ({}, 0),
+    ],
+)
+def test_what_serves_stays_a_while_when_it_is_deleted_with_its_index(over, role, wait, monkeypatch):
+    definition = over.definition
+    status = Status.LIVE if "live_build" in role else Status.READY
+    IndexBuild.objects.filter(pk=over.pk).update(status=status)
+    pointers = {name: over if value is True else value for name, value in role.items()}
+    IndexDefinition.objects.filter(pk=definition.pk).update(**pointers)
+    sent: list[tuple[str, str, float]] = []
+
+    def enqueue(task: str, name: str, *_: object, delay_s: float) -> None:
+        sent.append((task, name, delay_s))
+
+    monkeypatch.setattr(removal, "enqueue", enqueue)
+    IndexDefinition.objects.get(pk=definition.pk).delete()
+    assert sent == [("remove_orphan", over.index_name, wait)]
 
 
 def test_the_items_of_a_deleted_build_go_in_turns_too(over, django_capture_on_commit_callbacks):
