@@ -67,8 +67,7 @@ def repair_view(request: HttpRequest) -> HttpResponse:
     report = doctor.examine(PAGE_S, endpoints=False)
     finding = next((found for found in report.findings if found.key == key), None)
     if finding is None or not finding.repair:
-        gone = report.error or "That is not there any more: it was mended, or mended itself."
-        messages.info(request, gone)
+        messages.info(request, report.error or _gone(report))
         return back
     if request.method != "POST":
         context = {
@@ -167,7 +166,8 @@ def _fields(rows: Any) -> tuple[FieldSpec, ...]:
 
 
 def _definition(pk: str) -> IndexDefinition | None:
-    if not pk.isdigit():
+    # Not isdigit, which is true of "²" too.
+    if not pk.isdecimal():
         return None
     return IndexDefinition.objects.select_related("live_build").filter(pk=int(pk)).first()
 
@@ -202,6 +202,15 @@ def _memory(report: doctor.Report) -> str:
 def _shown(request: HttpRequest, finding: Finding) -> dict[str, Any]:
     mendable = bool(finding.repair) and request.user.has_perm("indexes.change_indexbuild")
     return {"finding": finding, "mendable": mendable}
+
+
+def _gone(report: doctor.Report) -> str:
+    if report.complete:
+        return "That is not there any more: it was mended, or mended itself."
+    return (
+        "That was not found this time, but only part of the keys could be looked at. "
+        "Open the doctor again; its command takes the time to look at all of them."
+    )
 
 
 def _log(request: HttpRequest, finding: Finding, done: str) -> None:

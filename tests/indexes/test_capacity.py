@@ -203,6 +203,10 @@ class TestOnThePage:
         }
         return values | changes
 
+    @pytest.mark.parametrize("pk", ["²", "x", ""])
+    def test_an_index_that_is_none_is_left_out(self, admin_client: Client, pk: str):
+        assert admin_client.get(self.URL, {"index": pk}).status_code == 200
+
     def test_it_follows_the_form(self, definition: IndexDefinition, admin_client: Client):
         page = text_of(admin_client.post(self.URL, self.form(definition)))
         assert "counted in the source" in page

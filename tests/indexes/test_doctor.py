@@ -16,6 +16,7 @@ from django.test import Client, override_settings
 from django.utils import timezone
 
 from indexes import builds, doctor, valkey
+from indexes.admin import fleet
 from indexes.doctor import Finding, Kind, Report
 from indexes.errors import BuildError, SearchIndexMissing
 from indexes.fleet import holdings, inventory, surroundings
@@ -494,6 +495,16 @@ class TestPage:
         assert LogEntry.objects.get().object_id == str(build.pk)
         again = editor.post("/doctor/repair/", {"finding": key}, follow=True)
         assert "not there any more" in text_of(again)
+
+    def test_what_little_time_did_not_show_is_not_said_to_be_gone(
+        self, stand: Stand, editor: Client, monkeypatch: pytest.MonkeyPatch
+    ):
+        stand(items=1500)
+        monkeypatch.setattr(fleet, "PAGE_S", 0)
+        url = "/doctor/repair/"
+        said = text_of(editor.post(url, {"finding": "orphan-keys:some"}, follow=True))
+        assert "only part of the keys" in said
+        assert "not there any more" not in said
 
     def test_orphans_are_left_to_a_worker(
         self,
