@@ -132,7 +132,15 @@ class _Replay:
                 )
                 continue
             if write is not None:
-                write, _ = vectors.complete(self._target, write)
+                write, failure = vectors.complete(self._target, write)
+                if failure is not None:
+                    log.warning(
+                        "item without vector",
+                        build=self._target.label,
+                        item=change.item_id,
+                        reason=failure.code,
+                        message=failure.message,
+                    )
             if write is not None:
                 writes.append(write)
         return writes

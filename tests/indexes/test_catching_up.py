@@ -1,5 +1,6 @@
 """Changes that come while a build loads end in the finished build, and nothing older wins over them."""
 
+import json
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -75,6 +76,24 @@ def test_changes_during_a_load_end_in_the_finished_build(live: IndexBuild, model
     assert not {"New first", "New last", "Thing 9001"} & set(model.texts)
 
 
+def test_a_text_that_is_refused_then_is_told(
+    live: IndexBuild, model: Model, caplog: pytest.LogCaptureFixture
+):
+    build = begin(live.definition)
+    put(row(1, price=11), row(9001))
+    # The live build took it, but has it no more; and the model has become stricter.
+    ItemChange.objects.filter(item_id="i1").update(
+        row=json.dumps(row(1, title="Bad", price=11)), partial=False
+    )
+    model.refused = {"Bad"}
+
+    finish(build)
+
+    told = [record.msg for record in caplog.records if "item without vector" in str(record.msg)]
+    assert [(line["item"], line["reason"]) for line in told] == [("i1", "text_refused")]
+    assert held(build, "i9001", "title") == ["Thing 9001"]
+
+
 def test_every_turn_of_a_build_may_be_followed_by_changes(live: IndexBuild):
     """Whatever state it is in: nothing is lost, and its count stays right."""
     build = builds.start(live.definition)
@@ -136,7 +155,6 @@ def catalog(tmp_path: Path) -> Path:
 @pytest.fixture
 def written(catalog: Path, define: Callable[..., IndexDefinition]) -> Callable[..., None]:
     """Writes the catalog anew, as if so many seconds from now."""
-    import json
 
     def write(*rows: Any, seconds: float = 0) -> None:
         catalog.write_text("".join(f"{json.dumps(one)}\n" for one in rows))
