@@ -90,7 +90,11 @@ def rebuild(definition_id: int) -> IndexBuild | None:
         # Its vectors are taken over from one of them, where the live build has another model.
         needed = (definition.canary_build_id or 0, build.vectors_from_id or 0)
         for older in waiting.exclude(pk__in=needed):
-            cutover.retire(older, why=f"Its schedule started {build.label}.")
+            try:
+                cutover.retire(older, why=f"Its schedule started {build.label}.")
+            except BuildError as error:
+                # Somebody moved it first: the new build has started all the same.
+                log.info("waiting build left", build=older.label, reason=str(error))
         return build
 
     return _begin(definition_id, "full rebuild", begin)

@@ -211,6 +211,23 @@ def test_builds_that_wait_for_a_person_do_not_pile_up(definition):
     assert someone.number == 2
 
 
+def test_a_waiting_build_that_is_moved_first_is_no_reason_for_a_notice(definition, monkeypatch):
+    built(definition)
+    waiting = ready(definition)
+    retire = cutover.retire
+
+    def too_late(build: IndexBuild, **why: Any) -> None:
+        cutover.promote(IndexBuild.objects.get(pk=build.pk))
+        retire(build, **why)
+
+    monkeypatch.setattr(cutover, "retire", too_late)
+    tasks.rebuild_index(definition.pk)
+    definition.refresh_from_db()
+    assert definition.live_build == waiting
+    assert definition.builds.filter(status=IndexBuild.Status.PENDING).count() == 1
+    assert definition.schedule_notice == ""
+
+
 def test_a_build_that_a_person_started_waits_on(definition, admin_user):
     built(definition)
     asked = ready(definition, requested_by=admin_user)
