@@ -74,7 +74,7 @@ def promote(
             )
         definition.live_build = build
         definition.save(update_fields=["live_build"])
-        _tell(definition)
+        _tell(definition, moved=True)
 
 
 def roll_back(definition: IndexDefinition, *, by: User | None = None, why: str = "") -> IndexBuild:
@@ -213,7 +213,10 @@ def _why_expired(build: IndexBuild) -> str:
 
 
 def _given_up(definition: IndexDefinition, build: IndexBuild) -> list[IndexBuild]:
-    """Return the ready builds that nobody needs once ``build`` is live: one way back is enough."""
+    """Return the ready builds that go when ``build`` goes live, the oldest first.
+
+    Nobody needs them then: one way back is enough, and that is the build which is live now.
+    """
     before = Q(number__lt=build.number) | Q(superseded_at__isnull=False)
     ready = definition.builds.filter(before, status=Status.READY)
     return list(ready.exclude(pk=build.pk).order_by("number"))
@@ -246,8 +249,8 @@ def _point_canary(definition: IndexDefinition, build: IndexBuild | None, percent
     definition.save(update_fields=["canary_build", "canary_percent"])
 
 
-def _tell(definition: IndexDefinition) -> None:
-    live_build_changed.send(sender=IndexDefinition, definition=definition)
+def _tell(definition: IndexDefinition, *, moved: bool = False) -> None:
+    live_build_changed.send(sender=IndexDefinition, definition=definition, moved=moved)
 
 
 def _check_engine(build: IndexBuild) -> None:

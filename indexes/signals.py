@@ -2,8 +2,9 @@
 
 from django.dispatch import Signal
 
-# Sent with sender IndexDefinition and definition=…, inside the transaction that
-# moves the live pointer: what a receiver writes commits or rolls back with it.
+# Sent with sender IndexDefinition, definition=… and moved=…, inside the transaction that
+# moves a pointer: what a receiver writes commits or rolls back with it. ``moved`` says
+# whether it is that of the live build, or only that of a canary.
 live_build_changed = Signal()
 
 # Sent with sender IndexBuild and build=…: each receiver returns a list of sentences, one for

@@ -31,10 +31,14 @@ def connect() -> None:
     registry.recheck = wiring.recheck
 
 
-def on_live_build(*, definition: IndexDefinition, **_: Any) -> None:
-    """Serve from the new build, and take the default lists of its surfaces from it."""
+def on_live_build(*, definition: IndexDefinition, moved: bool, **_: Any) -> None:
+    """Serve from the new build, and take the default lists of its surfaces from it.
+
+    A canary gives no default lists: where it starts or stops, and nothing ``moved``, they stay.
+    """
     snapshot.changed()
-    transaction.on_commit(lambda: default_lists.refresh(definition))
+    if moved:
+        transaction.on_commit(lambda: default_lists.refresh(definition))
 
 
 def on_build_asked(*, build: IndexBuild, **_: Any) -> list[str]:

@@ -143,13 +143,25 @@ def test_a_promoted_build_is_served_with_new_default_lists(
     stale(surface)
     version = snapshot.build().version
     with django_capture_on_commit_callbacks(execute=True):
-        live_build_changed.send(sender=IndexDefinition, definition=definition)
+        live_build_changed.send(sender=IndexDefinition, definition=definition, moved=True)
     assert snapshot.build().version > version
     assert DefaultList.objects.get().items
     assert snapshot.is_pushed()
     serving.refresh()
     [plan] = serving.plans()
     assert plan.published.default_items
+
+
+def test_a_canary_that_starts_or_stops_leaves_the_default_lists(
+    surface, definition, django_capture_on_commit_callbacks
+):
+    publishing.publish(surface)
+    stale(surface)
+    version = snapshot.build().version
+    with django_capture_on_commit_callbacks(execute=True):
+        live_build_changed.send(sender=IndexDefinition, definition=definition, moved=False)
+    assert snapshot.build().version > version
+    assert DefaultList.objects.get().items == []
 
 
 def test_only_the_lists_of_the_promoted_index_are_resolved(surface, definition):
