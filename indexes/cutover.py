@@ -59,7 +59,7 @@ def promote(
         if definition.canary_build_id == build.pk:
             _point_canary(definition, None, 0)
         reason = f"{build.label} is live."
-        for other in _given_up(definition, build):
+        for other in given_up(definition, build):
             _retire(definition, other, by=by, why=reason)
         if previous is not None:
             # Kept for the way back.
@@ -160,10 +160,12 @@ def retire_expired() -> list[str]:
         with transaction.atomic():
             definitions = IndexDefinition.objects.select_for_update()
             definition = definitions.filter(pk=found.definition_id).first()
+            if definition is None:
+                continue
             # Looked at again under the lock: a roll back or a canary may have come first,
             # or another scheduler.
-            for build in _expired(IndexBuild.objects.filter(pk=found.pk)) if definition else []:
-                if _retire(build.definition, build, why=_why_expired(build)):
+            for build in _expired(IndexBuild.objects.filter(pk=found.pk)):
+                if _retire(definition, build, why=_why_expired(build)):
                     retired.append(build.label)
     return retired
 
@@ -212,7 +214,7 @@ def _why_expired(build: IndexBuild) -> str:
     )
 
 
-def _given_up(definition: IndexDefinition, build: IndexBuild) -> list[IndexBuild]:
+def given_up(definition: IndexDefinition, build: IndexBuild) -> list[IndexBuild]:
     """Return the ready builds that go when ``build`` goes live, the oldest first.
 
     Nobody needs them then: one way back is enough, and that is the build which is live now.

@@ -386,12 +386,12 @@ def _leaves(build: IndexBuild) -> list[str]:
         )
     if live is not None:
         said.append(f"{live.label} {_kept(definition)}.")
-    older = definition.builds.filter(status=Status.READY, number__lt=build.number)
-    if labels := [each.label for each in older.order_by("number")]:
-        said.append(f"Retired, as they are older: {', '.join(labels)}.")
+    given_up = cutover.given_up(definition, build)
+    if labels := [each.label for each in given_up]:
+        said.append(f"Retired, as nothing leads back to them: {', '.join(labels)}.")
     canary = definition.canary_build
     if canary is not None:
-        ends = canary.pk == build.pk or canary.number < build.number
+        ends = canary.pk == build.pk or canary in given_up
         share = f"{definition.canary_percent} %"
         said.append(
             f"Its canary of {share} ends: it has all the traffic."

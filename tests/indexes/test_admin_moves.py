@@ -60,12 +60,27 @@ def test_making_a_build_live_asks_first(admin_client, two):
     assert (last.to_status, last.by.username, last.why) == (Status.LIVE, "admin", "New prices.")
 
 
+def test_a_newer_build_that_was_live_goes_too_and_is_said_before(admin_client, two):
+    live, slow = two
+    IndexBuild.objects.filter(pk=slow.pk).update(status=Status.VALIDATING)
+    newest = ready_build(live.definition)
+    cutover.promote(newest)
+    cutover.roll_back(live.definition)
+    IndexBuild.objects.filter(pk=slow.pk).update(status=Status.READY)
+    said = text_of(admin_client.get(address("indexbuild_promote", slow)))
+    assert f"Retired, as nothing leads back to them: {newest.label}." in said
+    slow.refresh_from_db()
+    cutover.promote(slow)
+    newest.refresh_from_db()
+    assert newest.status == Status.RETIRED
+
+
 def test_what_becomes_of_older_builds_is_said_before(admin_client, two):
     live, ready = two
     cutover.start_canary(ready, 10)
     newest = ready_build(live.definition)
     said = text_of(admin_client.get(address("indexbuild_promote", newest)))
-    assert "Retired, as they are older: products-v2." in said
+    assert "Retired, as nothing leads back to them: products-v2." in said
     assert "The canary on products-v2 (10 %) ends." in said
     cutover.promote(newest)
     ready.refresh_from_db()
