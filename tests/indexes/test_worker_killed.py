@@ -107,7 +107,9 @@ def test_a_killed_worker_loses_and_doubles_nothing(
     rows, items, bad = content()
     definition = new_definition(rows, endpoint=ENDPOINT, fields=FIELDS, text_template="{title}")
     build = builds.start(definition, enqueue=False)
-    broker = Celery(broker=settings.CELERY_BROKER_URL, set_as_current=False)
+    broker = Celery(set_as_current=False)
+    # Celery reads a variable CELERY_BROKER_URL past "broker_url".
+    broker.conf.broker_read_url = broker.conf.broker_write_url = settings.CELERY_BROKER_URL
     broker.conf.broker_transport_options = {"global_keyprefix": f"{namespace}:celery:"}
 
     with worker(namespace, tmp_path) as first:
