@@ -109,7 +109,8 @@ def test_a_killed_worker_loses_and_doubles_nothing(
     build = builds.start(definition, enqueue=False)
     broker = Celery(set_as_current=False)
     # Celery reads a variable CELERY_BROKER_URL past "broker_url".
-    broker.conf.broker_read_url = broker.conf.broker_write_url = settings.CELERY_BROKER_URL
+    url = settings.CELERY_BROKER_URL
+    broker.conf.update(broker_read_url=url, broker_write_url=url)
     broker.conf.broker_transport_options = {"global_keyprefix": f"{namespace}:celery:"}
 
     with worker(namespace, tmp_path) as first:
