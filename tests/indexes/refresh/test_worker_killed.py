@@ -3,6 +3,7 @@
 import threading
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from celery import Celery
@@ -42,11 +43,14 @@ def test_a_killed_worker_loses_and_doubles_nothing(
             going_on.wait(PATIENCE_S)
 
     model = Counted(container, hold)
-    rows = [{"id": f"p{n}", "title": f"product {n}", "price": n} for n in range(1, ROWS + 1)]
+    rows: list[dict[str, Any]] = [
+        {"id": f"p{n}", "title": f"product {n}", "price": n} for n in range(1, ROWS + 1)
+    ]
     definition = new_definition(rows, endpoint=ENDPOINT, fields=FIELDS, text_template="{title}")
     builds.run_to_end(builds.start(definition, enqueue=False).pk)
     definition.refresh_from_db()
     build = definition.live_build
+    assert build is not None
 
     # A hundred go, a hundred come, and of the others all but every tenth change.
     rows = [*rows[100:], *({"id": f"n{n}", "title": f"new {n}", "price": n} for n in range(100))]
@@ -59,7 +63,8 @@ def test_a_killed_worker_loses_and_doubles_nothing(
     started = refresh.start(definition, enqueue=False)
     broker = Celery()
     # Not its argument, which a variable of the environment would win over.
-    broker.conf.broker_read_url = broker.conf.broker_write_url = settings.CELERY_BROKER_URL
+    address = settings.CELERY_BROKER_URL
+    broker.conf.update(broker_read_url=address, broker_write_url=address)
     broker.conf.broker_transport_options = {"global_keyprefix": f"{namespace}:celery:"}
     try:
         with worker(namespace, tmp_path) as first:
