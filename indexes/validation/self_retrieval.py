@@ -10,6 +10,7 @@ import random
 import time
 from collections.abc import Mapping
 from contextlib import closing
+from copy import deepcopy
 from typing import Any, Final
 
 import numpy as np
@@ -191,10 +192,11 @@ def _rows(bench: Bench, size: int) -> list[SourceRow]:
     rows: list[SourceRow] = []
     with closing(read_rows(bench.own.spec.catalog)) as stream:
         for number, row in enumerate(stream):
+            # Copied, as the vector of a row may be a view into a whole batch of rows.
             if number < size:
-                rows.append(row)
+                rows.append(deepcopy(row))
             elif (place := draw.randrange(number + 1)) < size:
-                rows[place] = row
+                rows[place] = deepcopy(row)
             if number % 1000 == 999:
                 bench.stay()
                 if time.monotonic() > until:
