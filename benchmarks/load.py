@@ -1,6 +1,7 @@
 """Rows a second and peak memory of a build's load, against a bare script that pipelines the same HSETs.
 
-    .venv/bin/python benchmarks/load.py [--quick] [--rows 10000,100000] [--dimension 384] [--repeats 2]
+    .venv/bin/python benchmarks/load.py [--quick] [--rows 10000,100000] [--dimension 384]
+                                      [--algorithm FLAT] [--repeats 2]
 
 Starts the embedded servers that the environment does not name. A build reads a Parquet file
 with a column of vectors, in a real Celery worker. The bare script has the same hashes in
@@ -22,7 +23,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -56,6 +57,14 @@ FIELDS = (
 
 
 @dataclass(frozen=True)
+class Vectors:
+    """What is loaded: how many numbers a vector has, and how the engine indexes it."""
+
+    dimension: int
+    algorithm: str
+
+
+@dataclass(frozen=True)
 class Loaded:
     """One load: its rows a second, and the peak memory in MB of the process that did it."""
 
@@ -70,6 +79,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="10,000 rows only")
     parser.add_argument("--rows", help="sizes, such as 10000,50000")
     parser.add_argument("--dimension", type=int, default=384)
+    parser.add_argument(
+        "--algorithm", choices=("HNSW", "FLAT"), default="HNSW", help="FLAT builds no graph"
+    )
     parser.add_argument("--repeats", type=int, default=2, help="loads of each kind and size")
     parser.add_argument("--bare", help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -80,7 +92,7 @@ def main() -> None:
     if options.rows:
         sizes = tuple(int(rows) for rows in options.rows.split(","))
     with servers() as folder:
-        measure(folder, sizes, options.dimension, options.repeats)
+        measure(folder, sizes, Vectors(options.dimension, options.algorithm), options.repeats)
 
 
 @contextmanager
@@ -102,25 +114,27 @@ def servers() -> Iterator[Path]:
         yield folder
 
 
-def measure(folder: Path, sizes: tuple[int, ...], dimension: int, repeats: int) -> None:
-    files = make_catalog(folder, CALIBRATION_ROWS, dimension)
-    rates = {n: run_bare(files, CALIBRATION_ROWS, dimension, n).rate for n in (1, 4)}
+def measure(folder: Path, sizes: tuple[int, ...], vectors: Vectors, repeats: int) -> None:
+    files = make_catalog(folder, CALIBRATION_ROWS, vectors.dimension)
+    rates = {n: run_bare(files, CALIBRATION_ROWS, vectors, n).rate for n in (1, 4)}
     connections = max(rates, key=lambda n: rates[n])
     print(f"The bare script uses the faster of one and four connections: {connections}.")
-    print(f"{dimension} dimensions, {len(FIELDS)} fields, {repeats} loads of each kind.\n")
+    print(
+        f"{vectors.dimension} dimensions, {vectors.algorithm}, {len(FIELDS)} fields, {repeats} loads of each kind.\n"
+    )
     heads = ("rows", "bare rows/s", "build rows/s", "ratio", "worker MB", "with gates", "bare MB")
     print(" ".join(f"{head:>12}" for head in heads))
     result: dict[str, float] = {}
     for rows in sizes:
-        files = make_catalog(folder, rows, dimension)
+        files = make_catalog(folder, rows, vectors.dimension)
         bares, builds = [], []
         for turn in range(repeats):
             kinds = ["bare", "build"] if turn % 2 == 0 else ["build", "bare"]
             for kind in kinds:
                 if kind == "bare":
-                    bares.append(run_bare(files, rows, dimension, connections))
+                    bares.append(run_bare(files, rows, vectors, connections))
                 else:
-                    builds.append(run_build(folder, files["parquet"], rows, dimension))
+                    builds.append(run_build(folder, files["parquet"], rows, vectors))
         ratio = median(build.rate for build in builds) / median(bare.rate for bare in bares)
         result = {
             "rate_ratio": round(ratio, 3),
@@ -186,12 +200,15 @@ def item(number: int) -> dict[str, Any]:
     }
 
 
-def index_spec(dimension: int) -> Any:
+def index_spec(vectors: Vectors) -> Any:
     from indexes.schema import CatalogSpec, EndpointSpec, FieldSpec, FieldType, IndexSpec
 
     return IndexSpec(
         slug="bench",
-        endpoint=EndpointSpec(slug="bench", endpoint_name="minilm-l6-v2", dimension=dimension),
+        endpoint=EndpointSpec(
+            slug="bench", endpoint_name="minilm-l6-v2", dimension=vectors.dimension
+        ),
+        algorithm=vectors.algorithm,
         catalog=CatalogSpec(uri="/none", text_template="{title}", vector_field="vector"),
         fields=tuple(
             FieldSpec(name=name, type=FieldType(kind), source=name) for name, kind in FIELDS
@@ -199,13 +216,13 @@ def index_spec(dimension: int) -> Any:
     )
 
 
-def run_bare(files: dict[str, Path], rows: int, dimension: int, connections: int) -> Loaded:
+def run_bare(files: dict[str, Path], rows: int, vectors: Vectors, connections: int) -> Loaded:
     """Run the bare script in a process of its own."""
     task = json.dumps(
         {
             "path": str(files["vectors"]),
             "rows": rows,
-            "dimension": dimension,
+            **asdict(vectors),
             "connections": connections,
         }
     )
@@ -217,7 +234,9 @@ def run_bare(files: dict[str, Path], rows: int, dimension: int, connections: int
     return Loaded(**json.loads(done.stdout.splitlines()[-1]))
 
 
-def bare(path: str, rows: int, dimension: int, connections: int) -> dict[str, float]:
+def bare(
+    path: str, rows: int, connections: int, dimension: int, algorithm: str
+) -> dict[str, float]:
     """Create the index, write the hashes in pipelines, wait for the engine; return rate and peak."""
     django.setup()
     from indexes import valkey
@@ -230,7 +249,7 @@ def bare(path: str, rows: int, dimension: int, connections: int) -> dict[str, fl
     cluster = bool(os.environ.get("VALKEY_CLUSTER"))
     make = client.ValkeyCluster.from_url if cluster else client.Valkey.from_url
     started = time.monotonic()
-    make(url).execute_command(*create_args(name, prefix, index_spec(dimension)))
+    make(url).execute_command(*create_args(name, prefix, index_spec(Vectors(dimension, algorithm))))
 
     def write(first: int) -> None:
         own = make(url)
@@ -265,14 +284,14 @@ def bare_hash(number: int, vector: Any) -> dict[str, Any]:
     }
 
 
-def run_build(folder: Path, catalog: Path, rows: int, dimension: int) -> Loaded:
+def run_build(folder: Path, catalog: Path, rows: int, vectors: Vectors) -> Loaded:
     """Run a build in a Celery worker; timed until the engine has indexed all."""
     from celery import current_app
 
     from indexes import builds, valkey
     from indexes.models import BuildTransition, IndexBuild
 
-    definition = define(catalog, dimension)
+    definition = define(catalog, vectors)
     with worker(folder) as process:
         build = builds.start(definition, enqueue=False)
         current_app.send_task("indexes.tasks.run_build", (build.pk,))
@@ -300,18 +319,23 @@ def run_build(folder: Path, catalog: Path, rows: int, dimension: int) -> Loaded:
     return Loaded(rows / seconds, load_peak, peak)
 
 
-def define(catalog: Path, dimension: int) -> Any:
+def define(catalog: Path, vectors: Vectors) -> Any:
     from indexes.models import CatalogSource, EmbeddingEndpoint, IndexDefinition, IndexField
 
     slug = f"bench-{secrets.token_hex(3)}"
     endpoint = EmbeddingEndpoint.objects.create(
-        slug=slug, endpoint_name="minilm-l6-v2", dimension=dimension
+        slug=slug, endpoint_name="minilm-l6-v2", dimension=vectors.dimension
     )
     source = CatalogSource.objects.create(
         slug=slug, uri=str(catalog), text_template="{title}", vector_field="vector"
     )
     definition = IndexDefinition.objects.create(
-        slug=slug, name=slug, endpoint=endpoint, source=source, promotion="manual"
+        slug=slug,
+        name=slug,
+        endpoint=endpoint,
+        source=source,
+        promotion="manual",
+        algorithm=vectors.algorithm,
     )
     for position, (name, kind) in enumerate(FIELDS):
         IndexField.objects.create(definition=definition, name=name, type=kind, position=position)
