@@ -101,6 +101,15 @@ def _leave_nothing_behind() -> Iterator[None]:
         valkey.delete_prefix(settings.VALKEY_NAMESPACE)
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _watch_ends() -> Iterator[None]:
+    """Stop the process's registry, which would go on asking the endpoints of other tests."""
+    yield
+    from surfaces.registry import registry
+
+    registry.stop()
+
+
 @pytest.fixture
 def namespace() -> str:
     """A short prefix that no other test uses; none is the start of another."""
