@@ -3,8 +3,9 @@
 Every move locks the definition first, so that moves of one index happen one after
 another and each decides on what the one before it left. A build that was live
 stays ready in the engine for the index's ``keep_hours``, so that the way back is
-as quick as the way there; one that waits for a person as long once a newer one waits. Whatever served stays in the engine a while longer than
-it is wanted (``removal.GRACE``), for processes and requests that are still on it.
+as quick as the way there; so does one that waits for a person, once a newer one
+waits. Whatever served stays in the engine a while longer than it is wanted
+(``removal.GRACE``), for processes and requests that are still on it.
 """
 
 from __future__ import annotations
