@@ -31,7 +31,12 @@ def open_shop(folder: Path, endpoint: EndpointSpec, username: str, password: str
     )
     template = content.TEXT_TEMPLATE
     definition = insert_definition(
-        endpoint, path, fields=fields, text_template=template, id_field="sku"
+        # Patient, as a busy machine answers late.
+        endpoint.model_copy(update={"timeout_ms": 10_000}),
+        path,
+        fields=fields,
+        text_template=template,
+        id_field="sku",
     )
     build = builds.start(definition, enqueue=False)
     builds.run_to_end(build.pk)
